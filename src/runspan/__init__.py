@@ -1,0 +1,1 @@
+"""runspan: finished AI agent runs as OpenTelemetry traces."""

@@ -1,0 +1,59 @@
+"""Errors named by their consequence.
+
+    RunspanError                  one line for a person: what, where, what to do
+    +- ConfigError                nothing starts until the configuration is mended (exit 2)
+    +- SourceUnavailable          the source is asked again later; other sources go on (exit 3)
+    |  '- SourceRefused           the key or its rights are wrong: the source pauses, someone must act
+    +- RunUnreadable              this run is quarantined; others go on
+    +- RunGone                    the platform no longer has this run
+    +- DeliveryRefused            the destination will not take what we send (exit 3)
+    '- LedgerUnusable             the program stops: without its ledger it would lose or double runs (exit 4)
+
+No message carries a response body, a header or a secret.
+"""
+
+
+class RunspanError(Exception):
+    """Base of all errors that a user may see; its text is one line."""
+
+
+class ConfigError(RunspanError):
+    """The configuration or the command line is wrong."""
+
+
+class SourceUnavailable(RunspanError):
+    """A source did not give an answer that can be used; asking later may help.
+
+    `retry_after_seconds` is what the platform asked for, if it did.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class SourceRefused(SourceUnavailable):
+    """A source refuses our key, or its rights (401, 403): only a person can mend it."""
+
+
+class RunUnreadable(RunspanError):
+    """A run's body cannot become a trace.
+
+    `retryable` says whether asking the platform again may give a sound body.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class RunGone(RunspanError):
+    """The platform does not have the run (404, or faded out of its window)."""
+
+
+class DeliveryRefused(RunspanError):
+    """The destination refuses what we send, so nothing is sent until someone acts."""
+
+
+class LedgerUnusable(RunspanError):
+    """The ledger cannot be opened, read or written, or another daemon holds it."""

@@ -1,0 +1,1 @@
+"""From a Trace to a destination that has acknowledged it."""

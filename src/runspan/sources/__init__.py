@@ -1,0 +1,1 @@
+"""The platforms, one module each, and the registry that names them."""

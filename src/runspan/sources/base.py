@@ -1,0 +1,112 @@
+"""The contract of a source: how runs of one platform are found, fetched and read.
+
+A platform is one module with one subclass of `Source`, registered in `runspan.sources` or by a package through the
+entry-point group `runspan.sources`. Finding and fetching talk to the platform through `runspan.http`; `read` is pure.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from runspan.config import SourceConfig
+from runspan.http import Client
+from runspan.model import Json, Locator, Run, RunBody, RunRef
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What one list covers: the whole source (`key` is empty) or one agent (`key` is its id)."""
+
+    key: str = ""
+    agent_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The stretch of time a sweep is to cover, [start, end), on the list's own time axis. `end_ns` None: up to now."""
+
+    start_ns: int
+    end_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One row of a list.
+
+    `time_ns` is the row's place on the list's time axis: what positions are made of. `skip_reason` is set where the row
+    alone tells that the run is not to be exported.
+    """
+
+    run_id: str
+    locator: Locator
+    terminal: bool
+    time_ns: int | None
+    raw_status: str | None = None
+    ended_ns: int | None = None
+    skip_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list. `cursor` (any JSON) continues the sweep, also after a restart; None: the sweep is complete.
+
+    `problems` are rows that could not be read at all, as one-line texts without their values.
+    """
+
+    rows: tuple[Listed, ...]
+    cursor: Json | None
+    problems: tuple[str, ...] = ()
+
+
+class Source(ABC):
+    """One configured account of a platform."""
+
+    platform: ClassVar[str]
+    default_base_url: ClassVar[str | None]
+    default_rate: ClassVar[str]
+    """As written in a configuration: `90/min`."""
+    config_type: ClassVar[type[SourceConfig]] = SourceConfig
+
+    def __init__(self, config: SourceConfig, http: Client) -> None:
+        self.config = config
+        self.http = http
+        self.tenant = config.tenant or http.origin
+
+    @staticmethod
+    @abstractmethod
+    def auth_headers(api_key: str | None) -> dict[str, str]:
+        """The headers that carry the key, none where the platform needs none."""
+
+    @property
+    def lists(self) -> bool:
+        """Whether runs can be listed; if not, ids come from a feed, a file or standard input."""
+        return True
+
+    async def scopes(self) -> Sequence[Scope]:
+        """Every scope there is now. Raises SourceUnavailable."""
+        return (Scope(),)
+
+    @abstractmethod
+    async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
+        """The first page of `window` (cursor None), or the one that `cursor` continues with.
+
+        Raises SourceUnavailable; RunGone where the scope itself has vanished.
+        """
+
+    async def open_run_ids(self) -> frozenset[str] | None:
+        """The ids of all runs that are open now, where the platform can list them cheaply, else None."""
+        return None
+
+    @abstractmethod
+    async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
+        """All documents of one run.
+
+        `known_open`: the run was open when last seen, so a cheaper question may come first; the body then tells only that
+        it is still open. `with_content`: also fetch documents that hold nothing but content.
+        Raises RunGone, RunUnreadable (too large, not JSON), SourceUnavailable.
+        """
+
+    @abstractmethod
+    def read(self, body: RunBody) -> Run:
+        """The body as a Run; pure. Raises RunUnreadable where nothing sound can be made of it."""

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
-type Json = Any
+Json: TypeAlias = Any
 """A parsed JSON value: None, bool, int, float, str, list or dict with str keys."""
 
-type AttributeValue = str | bool | int | float | tuple[str, ...]
+AttributeValue: TypeAlias = str | bool | int | float | tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,7 @@ NO_USAGE = Usage()
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """An amount in the platform's unit: `"credits"`, a lower-case currency code, or None where it states no currency."""
+    """An amount in the platform's unit: `"credits"`, a lower-case currency code, or None where none is stated."""
 
     amount: Decimal
     unit: str | None = None

@@ -102,8 +102,8 @@ class Source(ABC):
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
         """All documents of one run.
 
-        `known_open`: the run was open when last seen, so a cheaper question may come first; the body then tells only that
-        it is still open. `with_content`: also fetch documents that hold nothing but content.
+        `known_open`: the run was open when last seen, so a cheaper question may come first; the body then tells only
+        that it is still open. `with_content`: also fetch documents that hold nothing but content.
         Raises RunGone, RunUnreadable (too large, not JSON), SourceUnavailable.
         """
 

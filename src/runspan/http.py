@@ -1,0 +1,358 @@
+"""HTTP as this program speaks it; the one module that imports httpx.
+
+`Connection` is one pinned origin: redirects are never followed (a hop to another origin would carry `X-API-Key`
+along), answers are capped before they are parsed, and the environment's proxies and CA bundle hold, which httpx by
+itself forgets once it is given a transport. `Client` is a source's door on top of it: JSON, key, quota, retry, and
+errors by consequence.
+"""
+
+import asyncio
+import email.utils
+import json
+import os
+import random
+import re
+import ssl
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import aiohttp
+import httpx
+import tenacity
+from httpx_aiohttp import AiohttpTransport
+
+from runspan.errors import RunGone, RunspanError, RunUnreadable, SourceRefused, SourceUnavailable
+from runspan.model import Json
+from runspan.rate import Limiter
+
+USER_AGENT = "runspan"
+ATTEMPTS = 3
+LONGEST_INLINE_WAIT_SECONDS = 20.0
+"""A platform that asks for more than this gets its wait from the caller, who has other work meanwhile."""
+LONGEST_PAUSE_SECONDS = 900.0
+
+Params: TypeAlias = Mapping[str, str | int | None]
+
+
+class ConnectionFailed(Exception):
+    """No answer came: DNS, connection, TLS, time-out, or it broke off. `tls`: a certificate or the handshake."""
+
+    def __init__(self, reason: str, *, tls: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.tls = tls
+
+
+class BodyTooLarge(Exception):
+    """The answer's body passed the cap; it was not read to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, read whole. Header names are lower-case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Connection:
+    """One origin, spoken to over kept-alive connections.
+
+    `timeout_seconds` bounds connecting and each pause between bytes; `total_seconds` bounds a whole request.
+    `ca_file` replaces the trusted CAs; `client_cert` and `client_key` are PEM files for mutual TLS.
+    Raises ConnectionFailed where a CA or client certificate cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_seconds: float,
+        max_body_bytes: int,
+        total_seconds: float = 300.0,
+        ca_file: Path | None = None,
+        client_cert: Path | None = None,
+        client_key: Path | None = None,
+    ) -> None:
+        parts = urllib.parse.urlsplit(base_url)
+        self.origin = origin_of(base_url)
+        self._base_path = parts.path.rstrip("/")
+        self._max_body_bytes = max_body_bytes
+        self._total_seconds = total_seconds
+        context = _tls_context(ca_file, client_cert, client_key)
+        proxy = _environment_proxy(parts.scheme, parts.hostname or "", parts.netloc)
+
+        def session() -> aiohttp.ClientSession:
+            # A cookie jar would carry one answer's state into the next request.
+            return aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=100, ssl=context), cookie_jar=aiohttp.DummyCookieJar()
+            )
+
+        self._client = httpx.AsyncClient(
+            transport=AiohttpTransport(verify=context, proxy=httpx.Proxy(proxy) if proxy else None, client=session),
+            timeout=httpx.Timeout(timeout_seconds),
+            headers={"user-agent": USER_AGENT},
+            follow_redirects=False,
+        )
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Sequence[tuple[str, str]] = (),
+        content: bytes | None = None,
+    ) -> Reply:
+        """One request, one answer. `path` is already encoded and goes behind the base URL's path.
+
+        Raises ConnectionFailed, BodyTooLarge.
+        """
+        query = f"?{urllib.parse.urlencode(params)}" if params else ""
+        url = f"{self.origin}{self._base_path}{path}{query}"
+        try:
+            async with (
+                asyncio.timeout(self._total_seconds),
+                self._client.stream(method, url, headers=dict(headers or {}), content=content) as response,
+            ):
+                return Reply(response.status_code, dict(response.headers), await self._read(response))
+        except (httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise ConnectionFailed(_describe(error), tls=_is_tls(error)) from None
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        chunks: list[bytes] = []
+        size_bytes = 0
+        async for chunk in response.aiter_bytes():
+            size_bytes += len(chunk)
+            if size_bytes > self._max_body_bytes:
+                raise BodyTooLarge
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+
+class Client:
+    """One source's door: `get_json` asks for one document within the source's quota.
+
+    `headers` is called for each request, since keys may be replaced while we run. `name` stands in error texts.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        name: str,
+        limiter: Limiter,
+        headers: Callable[[], Mapping[str, str]],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.origin = connection.origin
+        self._connection = connection
+        self._name = name
+        self._limiter = limiter
+        self._headers = headers
+        self._retry = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_worth_another_try),
+            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            wait=_wait_seconds,
+            sleep=sleep,
+            reraise=True,
+        )
+
+    async def get_json(self, segments: Sequence[str], params: Params | None = None) -> Json:
+        """The JSON at the path made of `segments`, each encoded as one segment; params that are None are left out.
+
+        Raises RunGone (404), SourceRefused (401, 403), SourceUnavailable (429, 5xx, redirects, no answer, no JSON),
+        RunUnreadable (too large, or any other 4xx).
+        """
+        return (await self.get_json_sized(segments, params))[0]
+
+    async def get_json_sized(self, segments: Sequence[str], params: Params | None = None) -> tuple[Json, int]:
+        """As `get_json`, with the body's size in bytes."""
+        path = encode_path(segments)
+        query = [(key, str(value)) for key, value in (params or {}).items() if value is not None]
+        return await self._retry(self._ask, path, query)
+
+    async def _ask(self, path: str, query: list[tuple[str, str]]) -> tuple[Json, int]:
+        await self._limiter.acquire()
+        where = f"source {self._name}: GET {self.origin}{path}"
+        try:
+            reply = await self._connection.request(
+                "GET", path, params=query, headers={"accept": "application/json", **self._headers()}
+            )
+        except ConnectionFailed as failed:
+            raise SourceUnavailable(f"{where} failed ({failed.reason}); asking again later") from None
+        except BodyTooLarge:
+            raise RunUnreadable(f"{where} answered with more than max_body allows") from None
+        pause_seconds = pause_asked(reply, time.time())
+        if pause_seconds:
+            await self._limiter.pause(min(pause_seconds, LONGEST_PAUSE_SECONDS))
+        if reply.status != 200:
+            raise error_of(where, reply, time.time())
+        try:
+            return json.loads(reply.body), len(reply.body)
+        except (ValueError, RecursionError):
+            raise SourceUnavailable(f"{where} answered 200 with a body that is not JSON; asking again later") from None
+
+    async def close(self) -> None:
+        """Close the connections below."""
+        await self._connection.close()
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL in one normal form: lower case, default ports left out."""
+    parts = urllib.parse.urlsplit(url)
+    host = (parts.hostname or "").lower()
+    if ":" in host:
+        host = f"[{host}]"
+    default_port = {"http": 80, "https": 443}.get(parts.scheme)
+    port = "" if parts.port in (None, default_port) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
+
+
+def encode_path(segments: Sequence[str]) -> str:
+    """A path of untrusted segments. Raises RunUnreadable for what cannot be one segment (empty, `.`, `..`)."""
+    encoded: list[str] = []
+    for segment in segments:
+        # Percent-encoded dots are still dots to every URL parser, so a run named `..` would ask for its parent folder.
+        if segment in ("", ".", ".."):
+            raise RunUnreadable("an id that is empty, '.' or '..' cannot be asked for")
+        try:
+            encoded.append(urllib.parse.quote(segment, safe=""))
+        except UnicodeEncodeError:
+            raise RunUnreadable("an id with broken characters cannot be asked for") from None
+    return "/" + "/".join(encoded)
+
+
+def retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float | None:
+    """What `retry-after-ms` or `retry-after` (seconds or an HTTP date, RFC 9110 10.2.3) asks for, at least 0."""
+    for name, unit_seconds in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name, "").strip()
+        if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
+            return float(value) * unit_seconds
+        if value and name == "retry-after":
+            try:
+                return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now_seconds)
+            except ValueError:
+                return None
+    return None
+
+
+def pause_asked(reply: Reply, now_seconds: float) -> float | None:
+    """How long the platform wants to see nothing of us: a 429 says so, or its headers say that the window is used up.
+
+    Reads `RateLimit-Remaining`/`RateLimit-Reset` (seconds; elizaOS) and `x-ratelimit-remaining-requests`/
+    `x-ratelimit-reset-requests` (with a unit, `45s`; case.dev).
+    """
+    headers = reply.headers
+    reset_seconds = None
+    for remaining, reset in (
+        ("ratelimit-remaining", "ratelimit-reset"),
+        ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+        ("x-ratelimit-remaining", "x-ratelimit-reset"),
+    ):
+        if headers.get(remaining, "").strip() == "0":
+            reset_seconds = _seconds_of(headers.get(reset, ""), now_seconds)
+    if reply.status == 429:
+        return retry_after_seconds(headers, now_seconds) or reset_seconds or 5.0
+    return reset_seconds
+
+
+def error_of(where: str, reply: Reply, now_seconds: float) -> RunspanError:
+    """The error that an answer other than 200 means. Its text holds the status, never the body."""
+    status = reply.status
+    if status in (401, 403):
+        return SourceRefused(f"{where} answered {status}: check this source's api_key and its rights")
+    if status == 404:
+        return RunGone(f"{where} answered 404")
+    if 300 <= status < 400:
+        return SourceUnavailable(
+            f"{where} answered {status}, a redirect, which is not followed: set base_url to where the API lives"
+        )
+    if status in (408, 409, 425, 429) or status >= 500 or status < 300:
+        return SourceUnavailable(
+            f"{where} answered {status}; asking again later",
+            retry_after_seconds=retry_after_seconds(reply.headers, now_seconds),
+        )
+    return RunUnreadable(f"{where} answered {status}", retryable=True)
+
+
+def _worth_another_try(error: BaseException) -> bool:
+    if not isinstance(error, SourceUnavailable) or isinstance(error, SourceRefused):
+        return False
+    return (error.retry_after_seconds or 0.0) <= LONGEST_INLINE_WAIT_SECONDS
+
+
+def _wait_seconds(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after_seconds if isinstance(error, SourceUnavailable) else None
+    if asked is not None:
+        return asked
+    return min(8.0, 0.5 * 2 ** (state.attempt_number - 1)) * random.uniform(0.75, 1.25)  # noqa: S311
+
+
+def _seconds_of(text: str, now_seconds: float) -> float | None:
+    """Seconds in a reset header: `45`, `45s`, `1m30s`, `500ms`, or an epoch second in the future."""
+    text = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        value = float(text)
+        return max(0.0, value - now_seconds) if value > 1e9 else value
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text):
+        return None
+    return sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|s|m|h)", text))
+
+
+def _tls_context(ca_file: Path | None, client_cert: Path | None, client_key: Path | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context(trust_env=True)
+        if client_cert:
+            context.load_cert_chain(client_cert, client_key)
+    except (OSError, ssl.SSLError) as error:
+        files = ", ".join(str(file) for file in (ca_file, client_cert, client_key) if file)
+        raise ConnectionFailed(f"cannot load {files or 'SSL_CERT_FILE'}: {_describe(error)}", tls=True) from None
+    return context
+
+
+def _environment_proxy(scheme: str, host: str, netloc: str) -> str | None:
+    proxies = urllib.request.getproxies()
+    # proxy_bypass honours NO_PROXY with and without a port.
+    if urllib.request.proxy_bypass(host) or urllib.request.proxy_bypass(netloc):
+        return None
+    proxy = proxies.get(scheme) or proxies.get("all")
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+
+
+def _is_tls(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLError | aiohttp.ClientSSLError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _describe(error: BaseException) -> str:
+    """What went wrong in a few words that hold no URL: libraries put query strings into their messages."""
+    if isinstance(error, TimeoutError | httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+        return "no answer in time"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"TLS: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS: {cause.reason}"
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return os.strerror(cause.errno) if cause.errno > 0 else "the name does not resolve"
+        cause = cause.__cause__ or cause.__context__
+    return {"ReadError": "the answer broke off", "ConnectTimeout": "the connection broke off"}.get(
+        type(error).__name__, type(error).__name__
+    )

@@ -1,0 +1,79 @@
+"""Keeping a source's quota: requests are spaced, never bunched, over all processes that share a budget.
+
+A platform counts requests in windows of its own choosing. Only even spacing stays under the rate in every window, so a
+budget grants one request an interval and saves nothing up.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+LONGEST_NAP_SECONDS = 60.0
+"""A waiter looks again at least this often, so that a clock set back does not park it."""
+
+HEADROOM = 1.02
+"""Requests are spaced 2 % wider than the rate asks, since they arrive with jitter and the platform counts arrivals."""
+
+
+class Budget(Protocol):
+    """Where the next free instant of each key is kept: the ledger, or memory where no ledger is to be touched."""
+
+    def debit(self, key: str, interval_ns: int) -> int:
+        """Take the next grant of `key`: 0 if granted now, else how many nanoseconds to wait before asking again."""
+        ...
+
+    def pause(self, key: str, until_ns: int) -> None:
+        """Grant nothing for `key` before `until_ns`."""
+        ...
+
+
+class MemoryBudget:
+    """The in-memory twin of the ledger's budget: for one process that must not write a ledger."""
+
+    def __init__(self, now: Callable[[], int] = time.time_ns) -> None:
+        self._now = now
+        self._free_ns: dict[str, int] = {}
+
+    def debit(self, key: str, interval_ns: int) -> int:
+        """See `Budget.debit`."""
+        now_ns = self._now()
+        wait_ns = self._free_ns.get(key, 0) - now_ns
+        if wait_ns > 0:
+            return wait_ns
+        self._free_ns[key] = now_ns + interval_ns
+        return 0
+
+    def pause(self, key: str, until_ns: int) -> None:
+        """See `Budget.pause`."""
+        self._free_ns[key] = max(self._free_ns.get(key, 0), until_ns)
+
+
+class Limiter:
+    """One source's turn-taking: `acquire` returns when the next request may leave, first come first served."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        key: str,
+        interval_ns: int,
+        *,
+        now: Callable[[], int] = time.time_ns,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._budget = budget
+        self._key = key
+        self._interval_ns = int(interval_ns * HEADROOM)
+        self._now = now
+        self._sleep = sleep
+        self._turn = asyncio.Lock()
+
+    async def acquire(self) -> None:
+        """Wait for, and take, the next grant."""
+        async with self._turn:
+            while wait_ns := await asyncio.to_thread(self._budget.debit, self._key, self._interval_ns):
+                await self._sleep(min(wait_ns / 1e9, LONGEST_NAP_SECONDS))
+
+    async def pause(self, seconds: float) -> None:
+        """Let nothing leave for `seconds`: the platform asked for it."""
+        await asyncio.to_thread(self._budget.pause, self._key, self._now() + int(seconds * 1e9))

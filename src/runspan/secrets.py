@@ -1,0 +1,88 @@
+"""Secrets by reference: a configuration names where a secret is, never the secret itself."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from runspan.errors import ConfigError
+
+_REFERENCE = r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+"
+
+
+class Secret:
+    """A reference to a secret, `env:NAME` or `file:/path`; its text is read each time it is revealed.
+
+    Reading a file anew is what lets a key be replaced while the program runs. Neither repr, str nor the errors hold
+    the secret. Raises ValueError for anything that is not a reference.
+    """
+
+    __slots__ = ("_text", "reference")
+
+    def __init__(self, reference: str) -> None:
+        if not re.fullmatch(_REFERENCE, reference):
+            raise ValueError("a secret does not stand in the configuration itself: write env:NAME or file:/path")
+        self.reference = reference
+        self._text: str | None = None
+
+    @classmethod
+    def known(cls, text: str, variable: str) -> "Secret":
+        """A secret whose text was part of the environment variable `variable`."""
+        secret = cls(f"env:{variable}")
+        secret._text = text
+        return secret
+
+    def reveal(self) -> str:
+        """The secret's text now, without surrounding white space.
+
+        Raises ConfigError where the variable or file is missing, is empty, or holds what no HTTP header can carry.
+        """
+        text = self._read().strip() if self._text is None else self._text
+        if not text:
+            raise ConfigError(f"{self.reference} is empty: put the secret there")
+        if not (text.isascii() and text.isprintable()):
+            raise ConfigError(f"{self.reference} holds more than one line of plain ASCII: put only the secret there")
+        return text
+
+    def _read(self) -> str:
+        kind, _, where = self.reference.partition(":")
+        if kind == "env":
+            if where not in os.environ:
+                raise ConfigError(f"the environment variable {where} is not set")
+            return os.environ[where]
+        try:
+            return Path(where).expanduser().read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"cannot read {self.reference}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{self.reference} is not text: put only the secret there") from None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and (self.reference, self._text) == (other.reference, other._text)
+
+    def __hash__(self) -> int:
+        return hash(self.reference)
+
+    def __repr__(self) -> str:
+        return f"Secret({self.reference!r})"
+
+    __str__ = __repr__
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
+        def validate(value: object) -> "Secret":
+            if isinstance(value, Secret):
+                return value
+            return cls(value if isinstance(value, str) else "")
+
+        return core_schema.no_info_plain_validator_function(
+            validate, serialization=core_schema.plain_serializer_function_ser_schema(lambda secret: secret.reference)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "pattern": f"^({_REFERENCE})$"}

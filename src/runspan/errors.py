@@ -3,7 +3,8 @@
     RunspanError                  one line for a person: what, where, what to do
     +- ConfigError                nothing starts until the configuration is mended (exit 2)
     +- SourceUnavailable          the source is asked again later; other sources go on (exit 3)
-    |  '- SourceRefused           the key or its rights are wrong: the source pauses, someone must act
+    |  +- SourceRefused           the key or its rights are wrong: the source pauses, someone must act
+    |  '- SourceGarbled           the answer is no JSON: asked again, then the run is quarantined
     +- RunUnreadable              this run is quarantined; others go on
     +- RunGone                    the platform no longer has this run
     +- DeliveryRefused            the destination will not take what we send (exit 3)
@@ -34,6 +35,10 @@ class SourceUnavailable(RunspanError):
 
 class SourceRefused(SourceUnavailable):
     """A source refuses our key, or its rights (401, 403): only a person can mend it."""
+
+
+class SourceGarbled(SourceUnavailable):
+    """A source answered 200 with something that is not JSON: HTML, or a body cut off."""
 
 
 class RunUnreadable(RunspanError):

@@ -26,7 +26,14 @@ import httpx
 import tenacity
 from httpx_aiohttp import AiohttpTransport
 
-from runspan.errors import RunGone, RunspanError, RunUnreadable, SourceRefused, SourceUnavailable
+from runspan.errors import (
+    RunGone,
+    RunspanError,
+    RunUnreadable,
+    SourceGarbled,
+    SourceRefused,
+    SourceUnavailable,
+)
 from runspan.model import Json
 from runspan.rate import Limiter
 
@@ -201,7 +208,7 @@ class Client:
         try:
             return json.loads(reply.body), len(reply.body)
         except (ValueError, RecursionError):
-            raise SourceUnavailable(f"{where} answered 200 with a body that is not JSON; asking again later") from None
+            raise SourceGarbled(f"{where} answered 200 with a body that is not JSON; asking again later") from None
 
     async def close(self) -> None:
         """Close the connections below."""

@@ -67,6 +67,10 @@ class Source(ABC):
     default_rate: ClassVar[str]
     """As written in a configuration: `90/min`."""
     config_type: ClassVar[type[SourceConfig]] = SourceConfig
+    probe_open_after_seconds: ClassVar[float] = 0.0
+    """An open run younger than this is not asked for."""
+    gone_grace_seconds: ClassVar[float] = 0.0
+    """For how long an answer "no such run" for a run just seen is asked again before it is believed."""
 
     def __init__(self, config: SourceConfig, http: Client) -> None:
         self.config = config

@@ -1,0 +1,92 @@
+"""One source as the pipeline runs it: the platform's module, its configuration, and how it is doing."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from runspan.config import SourceConfig
+from runspan.errors import SourceRefused, SourceUnavailable
+from runspan.ledger import Account
+from runspan.projection.settings import ProjectionSettings
+from runspan.rate import Limiter
+from runspan.sources.base import Source
+
+log = structlog.get_logger()
+
+PAUSE_FLOOR_SECONDS = 1.0
+REFUSED_FLOOR_SECONDS = 30.0
+PAUSE_CEILING_SECONDS = 900.0
+
+
+@dataclass(slots=True)
+class Health:
+    """Whether a source answers. Failures in a row pause it with growing delay; any answer ends the pause."""
+
+    name: str
+    now: Callable[[], int]
+    failures: int = 0
+    paused_until_ns: int = 0
+    last_success_ns: int | None = None
+    last_error: str | None = None
+
+    def succeeded(self) -> None:
+        """The source gave a usable answer."""
+        if self.failures:
+            log.info("source answers again", action="source_up", source=self.name, failures=self.failures)
+        self.failures = 0
+        self.paused_until_ns = 0
+        self.last_success_ns = self.now()
+
+    def failed(self, error: SourceUnavailable) -> None:
+        """The source gave none; a refused key is an error that a person must mend, the rest a warning."""
+        refused = isinstance(error, SourceRefused)
+        floor_seconds = REFUSED_FLOOR_SECONDS if refused else PAUSE_FLOOR_SECONDS
+        pause_seconds = min(floor_seconds * 2 ** min(self.failures, 10), PAUSE_CEILING_SECONDS)
+        pause_seconds = max(pause_seconds * random.uniform(0.9, 1.1), error.retry_after_seconds or 0.0)  # noqa: S311
+        self.last_error = str(error)
+        now_ns = self.now()
+        # Requests that were under way together fail together: they are one failure, not several.
+        if now_ns < self.paused_until_ns:
+            return
+        self.failures += 1
+        self.paused_until_ns = now_ns + int(pause_seconds * 1e9)
+        report = log.error if refused else log.warning
+        report(
+            str(error),
+            action="source_refused" if refused else "source_unavailable",
+            source=self.name,
+            failures=self.failures,
+            paused_seconds=round(pause_seconds, 1),
+        )
+
+    @property
+    def paused_seconds(self) -> float:
+        """How long the source is still to be left alone; 0 when it is not paused."""
+        return max(0.0, (self.paused_until_ns - self.now()) / 1e9)
+
+
+@dataclass(slots=True)
+class Line:
+    """A source with all that its runs need on their way."""
+
+    source: Source
+    config: SourceConfig
+    projection: ProjectionSettings
+    open_limiter: Limiter
+    """Spends at most half the source's rate on runs that are still open."""
+    health: Health
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when rows may have become due."""
+
+    @property
+    def name(self) -> str:
+        """The source's name: a label, not identity."""
+        return self.config.name
+
+    @property
+    def account(self) -> Account:
+        """What makes run ids unique: platform and tenant."""
+        return Account(self.source.platform, self.source.tenant)

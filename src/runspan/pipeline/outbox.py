@@ -1,0 +1,152 @@
+"""The end of a run's way: deliver, acknowledge, mark in the ledger.
+
+All sources share one outbox, since they share one destination. The digests of a batch are committed before it is sent
+and its rows are marked after the acknowledgement, each in one transaction: whatever dies in between, the rows are still
+due, and what is sent again is the same bytes.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from runspan.ledger import Claim, Finished, Ledger, RowState, Summary
+from runspan.otlp.base import EncodedTrace, Outcome, Verdict
+from runspan.otlp.delivery import Delivery
+from runspan.pipeline import standing
+
+log = structlog.get_logger()
+
+LINGER_SECONDS = 0.05
+LARGEST_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A trace ready to be delivered, with the row it came from and what the ledger keeps of it."""
+
+    claim: Claim
+    encoded: EncodedTrace
+    summary: Summary
+    raw_status: str | None
+    body_bytes: int
+
+
+class Outbox:
+    """Collects parcels into batches and hands them to the destination.
+
+    `max_in_flight_bytes` bounds the bodies that are fetched and not yet marked. `on_marked` hears of every row that was
+    marked, for progress and metrics.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        delivery: Delivery,
+        *,
+        now: Callable[[], int],
+        max_in_flight_bytes: int,
+        on_marked: Callable[[Parcel, RowState], None] = lambda parcel, state: None,
+    ) -> None:
+        self._ledger = ledger
+        self._now = now
+        self._max_in_flight_bytes = max_in_flight_bytes
+        self._on_marked = on_marked
+        self._queue: list[Parcel] = []
+        self._filled = asyncio.Event()
+        self._in_flight_bytes = 0
+        self._room = asyncio.Condition()
+        self.delivery = delivery
+        self.fetching = 0
+        """Rows claimed and not yet in the outbox, over all sources."""
+        self.sending = 0
+
+    def allowance(self, free: int) -> int:
+        """How many more rows may be fetched now: all of `free`, or one to try an unhealthy destination with."""
+        if self.delivery.healthy:
+            return free if self._in_flight_bytes < self._max_in_flight_bytes else 0
+        idle = not (self.fetching or self._queue or self.sending)
+        return min(free, 1) if idle and self._now() >= self.delivery.retry_at_ns else 0
+
+    async def put(self, parcel: Parcel) -> None:
+        """Hand over a trace; waits while the bodies in flight exceed the limit."""
+        async with self._room:
+            await self._room.wait_for(
+                lambda: (
+                    not self._in_flight_bytes or self._in_flight_bytes + parcel.body_bytes <= self._max_in_flight_bytes
+                )
+            )
+            self._in_flight_bytes += parcel.body_bytes
+        self._queue.append(parcel)
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Send batches until cancelled; a batch under way is finished first where `drain` is awaited before."""
+        while True:
+            await self._filled.wait()
+            if self.fetching and len(self._queue) < LARGEST_BATCH:
+                # Others are about to arrive: one request for all of them is cheaper for both sides.
+                await asyncio.sleep(LINGER_SECONDS)
+            batch, self._queue = self._queue[:LARGEST_BATCH], self._queue[LARGEST_BATCH:]
+            if not self._queue:
+                self._filled.clear()
+            self.sending = len(batch)
+            try:
+                await self._send(batch)
+            finally:
+                self.sending = 0
+                async with self._room:
+                    self._in_flight_bytes -= sum(parcel.body_bytes for parcel in batch)
+                    self._room.notify_all()
+
+    async def drain(self) -> None:
+        """Return when nothing is waiting to be sent."""
+        while self._queue or self.sending:
+            await asyncio.sleep(0.01)
+
+    async def _send(self, batch: Sequence[Parcel]) -> None:
+        differing = await asyncio.to_thread(
+            self._ledger.about_to_send, [(parcel.claim.ref, parcel.encoded.digest) for parcel in batch]
+        )
+        if differing:
+            log.warning(
+                "runs are sent again with another body than before: the platform changed them",
+                action="repeat_differs",
+                runs=differing,
+            )
+        outcomes = await self.delivery.deliver([parcel.encoded for parcel in batch])
+        now_ns = self._now()
+        finished = [self._finished(parcel, outcome, now_ns) for parcel, outcome in zip(batch, outcomes, strict=True)]
+        await asyncio.to_thread(self._ledger.finish, finished)
+        for parcel, row in zip(batch, finished, strict=True):
+            self._on_marked(parcel, row.state)
+        exported = sum(row.state is RowState.EXPORTED for row in finished)
+        if exported:
+            spans = sum(len(p.encoded.trace.spans) for p in batch)
+            log.info("runs exported", action="exported", runs=exported, spans=spans)
+
+    def _finished(self, parcel: Parcel, outcome: Outcome, now_ns: int) -> Finished:
+        ref, claim = parcel.claim.ref, parcel.claim
+        match outcome.verdict:
+            case Verdict.EXPORTED | Verdict.DOUBTFUL:
+                return Finished(
+                    ref,
+                    RowState.EXPORTED,
+                    reason=outcome.reason or None,
+                    raw_status=parcel.raw_status,
+                    doubtful=outcome.verdict is Verdict.DOUBTFUL,
+                    summary=parcel.summary,
+                )
+            case Verdict.QUARANTINED:
+                return Finished(
+                    ref,
+                    RowState.QUARANTINED,
+                    reason=outcome.reason,
+                    retryable=outcome.retryable,
+                    raw_status=parcel.raw_status,
+                    summary=parcel.summary,
+                )
+            case Verdict.DUE:
+                due_ns = standing.retry_at(now_ns, claim.attempts, outcome.retry_after_seconds)
+                return Finished(ref, RowState.DUE, reason=outcome.reason or None, due_ns=due_ns)

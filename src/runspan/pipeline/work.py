@@ -1,0 +1,257 @@
+"""The middle of a run's way: claim a row, fetch its body, read, project, encode, hand it to the outbox.
+
+`Work` is the same for the daemon and for a backfill: they differ only in which rows they claim and in when they stop.
+"""
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import structlog
+
+from runspan.errors import RunGone, RunUnreadable, SourceGarbled, SourceUnavailable
+from runspan.ledger import Claim, Finished, Ledger, RowState, Summary
+from runspan.model import Run, RunBody, RunStatus
+from runspan.otlp.encode import encode
+from runspan.pipeline import standing
+from runspan.pipeline.line import Line
+from runspan.pipeline.outbox import Outbox, Parcel
+from runspan.projection import project
+from runspan.trace import Trace
+
+log = structlog.get_logger()
+
+IDLE_LOOK_SECONDS = 5.0
+"""Rows may also come from other processes (a backfill, `runspan retry`), so an idle worker looks this often."""
+BLOCKED_LOOK_SECONDS = 0.2
+GARBLED_ATTEMPTS = 3
+FAILING_ATTEMPTS = 10
+FAILING_FOR = timedelta(hours=1)
+
+
+class Work:
+    """Brings one source's due rows to the outbox, `concurrency` at a time.
+
+    `job`: only the rows of this backfill. `on_finished` hears of every row that ended without a delivery.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        ledger: Ledger,
+        outbox: Outbox,
+        now: Callable[[], int],
+        *,
+        job: str | None = None,
+        on_finished: Callable[[Finished], None] = lambda finished: None,
+    ) -> None:
+        self._line = line
+        self._ledger = ledger
+        self._outbox = outbox
+        self._now = now
+        self._job = job
+        self._on_finished = on_finished
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failing_since_ns: dict[str, int] = {}
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Claim nothing more; rows under way are finished."""
+        self._stopping = True
+        self._line.wake.set()
+
+    async def run(self) -> None:
+        """Work until `stop`; for a job, until none of its rows is due any more."""
+        states = (RowState.DUE, RowState.OPEN) if self._job else (RowState.DUE, RowState.OPEN, RowState.EXPIRED)
+        try:
+            while not self._stopping:
+                claims = await self._claim(states)
+                for claim in claims:
+                    self._start(claim)
+                if not claims and self._job and not self._tasks and await self._job_is_done():
+                    return
+                if not claims:
+                    await self._rest(states)
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        except asyncio.CancelledError:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            raise
+
+    async def _claim(self, states: tuple[RowState, ...]) -> list[Claim]:
+        free = self._line.config.concurrency - len(self._tasks)
+        allowed = self._outbox.allowance(free) if free and not self._line.health.paused_seconds else 0
+        if not allowed:
+            return []
+        self._line.wake.clear()
+        return await asyncio.to_thread(
+            self._ledger.claim, self._line.account, limit=allowed, states=states, job=self._job
+        )
+
+    def _start(self, claim: Claim) -> None:
+        self._outbox.fetching += 1
+        task = asyncio.create_task(self._process(claim))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._line.wake.set()
+        if not task.cancelled() and (error := task.exception()):
+            self._error = error
+            self._stopping = True
+
+    async def _rest(self, states: tuple[RowState, ...]) -> None:
+        """Sleep until something may have become possible: a row due, a task done, a pause over."""
+        line = self._line
+        if line.health.paused_seconds:
+            timeout = min(line.health.paused_seconds, IDLE_LOOK_SECONDS)
+        elif not self._outbox.allowance(1):
+            timeout = BLOCKED_LOOK_SECONDS
+        else:
+            due_ns = await asyncio.to_thread(self._ledger.next_due_ns, line.account, states=states, job=self._job)
+            until_due = IDLE_LOOK_SECONDS if due_ns is None else (due_ns - self._now()) / 1e9
+            timeout = min(max(until_due, 0.01), IDLE_LOOK_SECONDS)
+        try:
+            async with asyncio.timeout(timeout):
+                await line.wake.wait()
+        except TimeoutError:
+            return
+        line.wake.clear()
+
+    async def _job_is_done(self) -> bool:
+        assert self._job
+        counts = await asyncio.to_thread(self._ledger.job_counts, self._job)
+        return not counts.get(RowState.DUE)
+
+    async def _process(self, claim: Claim) -> None:
+        try:
+            step = await self._fetch_and_map(claim)
+        except asyncio.CancelledError:
+            await asyncio.shield(asyncio.to_thread(self._ledger.release, [claim.ref]))
+            raise
+        finally:
+            self._outbox.fetching -= 1
+        if isinstance(step, Parcel):
+            await self._outbox.put(step)
+            return
+        await asyncio.to_thread(self._ledger.finish, [step])
+        self._on_finished(step)
+
+    async def _fetch_and_map(self, claim: Claim) -> Parcel | Finished:
+        line, ref = self._line, claim.ref
+        known_open = claim.state is not RowState.DUE
+        try:
+            if known_open:
+                await line.open_limiter.acquire()
+            body = await line.source.fetch(ref, known_open=known_open, with_content=line.projection.capture_content)
+            line.health.succeeded()
+        except SourceUnavailable as error:
+            line.health.failed(error)
+            return self._postponed(claim, error)
+        except RunGone as error:
+            line.health.succeeded()
+            return self._gone(claim, error)
+        except RunUnreadable as error:
+            return self._quarantined(claim, str(error), retryable=error.retryable)
+        self._failing_since_ns.pop(ref.run_id, None)
+        try:
+            return self._mapped(claim, body)
+        except RunUnreadable as error:
+            return self._quarantined(claim, str(error), retryable=error.retryable)
+        except Exception as error:
+            # A hole in our mapping must cost one run, not the daemon; the place is said, the body is not.
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{type(error).__name__} at {frame.name}:{frame.lineno}"
+            return self._quarantined(claim, f"cannot be mapped ({where}); please report this", retryable=True)
+
+    def _mapped(self, claim: Claim, body: RunBody) -> Parcel | Finished:
+        line, now_ns = self._line, self._now()
+        run = line.source.read(body)
+        if run.status is RunStatus.OPEN:
+            return self._still_open(claim, run, now_ns)
+        if run.skip_reason is not None:
+            return Finished(claim.ref, RowState.SKIPPED, reason=run.skip_reason, raw_status=run.raw_status)
+        if claim.terminal_seen_ns is None:
+            due_ns = standing.settled_at(now_ns, run.ended_ns, line.config.settle)
+            if due_ns > now_ns:
+                return Finished(
+                    claim.ref, RowState.DUE, due_ns=due_ns, raw_status=run.raw_status, terminal_seen_ns=now_ns
+                )
+        trace = project(run, line.projection)
+        return Parcel(claim, encode(trace), summary_of(run, trace), run.raw_status, body.size_bytes)
+
+    def _still_open(self, claim: Claim, run: Run, now_ns: int) -> Parcel | Finished:
+        config = self._line.config
+        since_ns = min(run.created_ns or run.started_ns or claim.first_seen_ns, claim.first_seen_ns)
+        if now_ns - claim.first_seen_ns < standing.ns(config.open_for):
+            due_ns = standing.next_ask(now_ns, since_ns, config.poll_every)
+            return Finished(claim.ref, RowState.OPEN, due_ns=due_ns, raw_status=run.raw_status)
+        if config.export_expired:
+            trace = project(as_incomplete(run), self._line.projection)
+            return Parcel(claim, encode(trace), summary_of(run, trace), run.raw_status, 0)
+        due_ns = now_ns + standing.ns(standing.EXPIRED_ASK_EVERY)
+        return Finished(claim.ref, RowState.EXPIRED, reason="open for longer than open_for", due_ns=due_ns)
+
+    def _gone(self, claim: Claim, error: RunGone) -> Finished:
+        now_ns, created_ns = self._now(), claim.ref.locator.created_ns
+        grace_ns = int(self._line.source.gone_grace_seconds * 1e9)
+        is_fresh = created_ns is None or now_ns - created_ns < standing.ns(standing.FRESH)
+        if is_fresh and now_ns - claim.first_seen_ns < grace_ns:
+            due_ns = standing.retry_at(now_ns, claim.attempts)
+            return Finished(claim.ref, RowState.DUE, reason=str(error), due_ns=due_ns, count_attempt=True)
+        log.warning(str(error), action="run_gone", source=self._line.name, run=claim.ref.run_id)
+        return Finished(claim.ref, RowState.GONE, reason="the platform no longer has this run")
+
+    def _postponed(self, claim: Claim, error: SourceUnavailable) -> Finished:
+        """Asked again later; given up only where other requests pass and this one run keeps failing."""
+        now_ns, run_id = self._now(), claim.ref.run_id
+        since_ns = self._failing_since_ns.setdefault(run_id, now_ns)
+        others_pass = (self._line.health.last_success_ns or 0) > since_ns
+        attempts = claim.attempts + 1
+        garbled = isinstance(error, SourceGarbled) and attempts >= GARBLED_ATTEMPTS
+        failing = attempts >= FAILING_ATTEMPTS and now_ns - since_ns > standing.ns(FAILING_FOR)
+        if others_pass and (garbled or failing):
+            return self._quarantined(claim, str(error), retryable=True)
+        due_ns = standing.retry_at(now_ns, claim.attempts, error.retry_after_seconds)
+        return Finished(claim.ref, claim.state, reason=str(error), due_ns=due_ns, count_attempt=True)
+
+    def _quarantined(self, claim: Claim, reason: str, *, retryable: bool) -> Finished:
+        self._failing_since_ns.pop(claim.ref.run_id, None)
+        log.error(
+            f"run {claim.ref.run_id} is quarantined: {reason}",
+            action="run_quarantined",
+            source=self._line.name,
+            run=claim.ref.run_id,
+            retryable=retryable,
+        )
+        return Finished(claim.ref, RowState.QUARANTINED, reason=reason, retryable=retryable)
+
+
+def as_incomplete(run: Run) -> Run:
+    """The run as it stands, marked: for `export_expired`."""
+    return replace(run, incomplete=True)
+
+
+def summary_of(run: Run, trace: Trace) -> Summary:
+    """What the ledger keeps of an exported run: numbers and names, no content."""
+    cost = run.cost
+    return Summary(
+        agent_id=run.agent_id,
+        agent_name=run.agent_name,
+        status=run.status.value,
+        error_type=str(trace.root.attributes["error.type"]) if "error.type" in trace.root.attributes else None,
+        started_ns=trace.root.start_ns,
+        ended_ns=trace.root.end_ns,
+        input_tokens=run.usage.input_tokens,
+        output_tokens=run.usage.output_tokens,
+        total_tokens=run.usage.known_total,
+        cost_amount=str(cost.amount) if cost else None,
+        cost_unit=cost.unit if cost else None,
+        step_count=len(trace.spans) - 1,
+        trace_id=trace.trace_id.hex(),
+    )

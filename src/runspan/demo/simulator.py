@@ -10,6 +10,7 @@ shall go wrong in `faults`, what a platform does oddly in `platforms[name].quirk
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
@@ -71,9 +72,15 @@ class Simulator:
 
     def busiest(self, platform: str, window_seconds: float) -> int:
         """The most requests to a platform that lay in any window of this length."""
-        times = [request.time_ns for request in self.asked(platform)]
         window_ns = int(window_seconds * SECOND_NS)
-        return max((sum(start <= time < start + window_ns for time in times) for start in times), default=0)
+        window: deque[int] = deque()
+        most = 0
+        for request in self.asked(platform):
+            window.append(request.time_ns)
+            while window[0] <= request.time_ns - window_ns:
+                window.popleft()
+            most = max(most, len(window))
+        return most
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()

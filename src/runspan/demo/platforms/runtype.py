@@ -5,7 +5,7 @@ here pages hold at most 100 executions by creation, newest first, and the window
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from runspan.demo.platforms.base import Platform, RateLimit, integer
-from runspan.demo.world import SECOND_NS, Json, Phase, WorldAgent, WorldRun, iso_ms
+from runspan.demo.world import Json, Phase, WorldAgent, WorldRun, iso_ms
 
 PAGE_DEFAULT = 50
 PAGE_MAX = 100
@@ -195,6 +195,9 @@ def _instant_ns(text: str | None, name: str) -> int | None:
     if not text:
         return None
     try:
-        return int(datetime.fromisoformat(text).timestamp() * 1_000_000) * (SECOND_NS // 1_000_000)
+        instant = datetime.fromisoformat(text)
     except ValueError:
         raise HTTPException(400, f"{name} must be an ISO-8601 date") from None
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=UTC)
+    return round(instant.timestamp() * 1_000_000) * 1000

@@ -219,6 +219,7 @@ def elizaos_run(
     error: str | None = None,
     prompt: str = "Where is my parcel?",
     calls: Sequence[Call] = CHAT_CALLS,
+    evaluators: Sequence[str] = (),
     room: str = "",
     tokens: bool = False,
     ends_again_after_seconds: float | None = None,
@@ -255,6 +256,7 @@ def elizaos_run(
 
     write("RUN_STARTED", start_ms, source="messageHandler", messageId=message_id)
     share_ms = length_ms // (len(calls) + 1)
+    stale: Json | None = None
     for number, call in enumerate(calls):
         begin_ms = start_ms + number * share_ms
         action: Json = {"actionId": _uuid("action", f"{key} {number}"), "actionName": call.tool}
@@ -262,16 +264,19 @@ def elizaos_run(
         asked = f"# Task: choose what to do.\n# Message: {prompt}"
         model_used("TEXT_LARGE", begin_ms + int(thought_ms) + 1, thought_ms, asked, call.thought, None)
         action_ms = begin_ms + int(thought_ms) + 40
-        write("ACTION_STARTED", action_ms, **action, messageId=action["actionId"])
         if call.error:
-            # An action that throws leaves neither a completion nor its model call behind.
+            # An action that throws leaves no row of its own; what comes later still carries its context.
+            stale = action
             continue
+        write("ACTION_STARTED", action_ms, **action, messageId=action["actionId"])
         worded_ms = (call.ms or share_ms // 2) * 0.8
         end_ms = action_ms + int(worded_ms) + 20
         model_used("TEXT_SMALL", end_ms - 5, worded_ms, f"Write {call.tool}", json.dumps(call.arguments), action)
         prompts = [{"prompt": f"Write {call.tool}", "modelType": "TEXT_SMALL", "timestamp": end_ms - 6}]
         write("ACTION_COMPLETED", end_ms, **action, success=True, result=None, promptCount=1, prompts=prompts)
     end_ms = start_ms + length_ms
+    for evaluator in evaluators:
+        write("EVALUATOR_COMPLETED", end_ms - 3, evaluatorName=evaluator, success=True)
     if seconds is not None:
         ended = {"status": status} | ({"error": error} if error else {})
         write("RUN_ENDED", end_ms, **ended, durationMs=length_ms)
@@ -279,7 +284,7 @@ def elizaos_run(
             again_ms = int(ends_again_after_seconds * 1000)
             write("RUN_ENDED", end_ms + again_ms, status="completed", durationMs=length_ms + again_ms)
         if late_ms and status in ("completed", "timeout"):
-            model_used("TEXT_EMBEDDING", end_ms + late_ms // 2, 4.5, prompt, "[array]", None)
+            model_used("TEXT_EMBEDDING", end_ms + late_ms // 2, 4.5, prompt, "[array]", stale)
             memory_id = _uuid("memory", key)
             write("EMBEDDING_EVENT", end_ms + late_ms, status="completed", memoryId=memory_id, durationMs=4)
     body: Json = {"roomId": _uuid("room", room or key), "entityId": _uuid("customer", room or key), "events": events}

@@ -136,7 +136,9 @@ def _runtype(now_ns: int) -> list[WorldRun]:
 def _elizaos(now_ns: int) -> list[WorldRun]:
     ago = _Clock(now_ns)
     return [
-        elizaos_run("parcel", created_at_ns=ago.minutes(104), room="discord-help", calls=PARCEL_CALLS),
+        elizaos_run(
+            "parcel", created_at_ns=ago.minutes(104), room="discord-help", calls=PARCEL_CALLS, evaluators=["REFLECTION"]
+        ),
         elizaos_run("thanks", created_at_ns=ago.minutes(103), room="discord-help", prompt="Thanks!", seconds=0.8),
         elizaos_run(
             "no answer", created_at_ns=ago.minutes(77), seconds=1.9, error="Provider openai answered 500", calls=()

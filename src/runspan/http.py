@@ -93,7 +93,7 @@ class Connection:
         self._max_body_bytes = max_body_bytes
         self._total_seconds = total_seconds
         context = _tls_context(ca_file, client_cert, client_key)
-        proxy = _environment_proxy(parts.scheme, parts.hostname or "", parts.netloc)
+        proxy = environment_proxy(base_url)
 
         def session() -> aiohttp.ClientSession:
             # A cookie jar would carry one answer's state into the next request.
@@ -330,12 +330,14 @@ def _tls_context(ca_file: Path | None, client_cert: Path | None, client_key: Pat
     return context
 
 
-def _environment_proxy(scheme: str, host: str, netloc: str) -> str | None:
+def environment_proxy(url: str) -> str | None:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name for a URL's scheme and host, if any."""
+    parts = urllib.parse.urlsplit(url)
     proxies = urllib.request.getproxies()
     # proxy_bypass honours NO_PROXY with and without a port.
-    if urllib.request.proxy_bypass(host) or urllib.request.proxy_bypass(netloc):
+    if urllib.request.proxy_bypass(parts.hostname or "") or urllib.request.proxy_bypass(parts.netloc):
         return None
-    proxy = proxies.get(scheme) or proxies.get("all")
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 

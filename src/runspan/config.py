@@ -377,8 +377,8 @@ def bind(platforms: Platforms) -> type[Config]:
     """`Config` whose sources are read by their platform's own type, told by `platform`."""
     # Types made at run time: nothing here can be seen by a type checker.
     union: Any = Union[tuple(_bind_source(name, info) for name, info in platforms.items())]  # noqa: UP007
-    one: Any = Annotated[union, Discriminator("platform")] if len(platforms) > 1 else union
-    return create_model("Config", __base__=Config, __doc__=Config.__doc__, source=(tuple[one, ...], ()))
+    source: Any = (tuple[Annotated[union, Discriminator("platform")] if len(platforms) > 1 else union, ...], ())
+    return create_model("Config", __base__=Config, __doc__=Config.__doc__, source=source)
 
 
 def _bind_source(platform: str, info: PlatformInfo) -> type[SourceConfig]:

@@ -111,7 +111,7 @@ class Start:
                              "such as 2026-01-31T08:00:00Z")  # fmt: skip
         return cls(at_ns=nanoseconds(instant - _EPOCH))
 
-    def resolve(self, now_ns: int) -> int:
+    def instant_ns(self, now_ns: int) -> int:
         """The instant, in nanoseconds since the epoch."""
         if self.at_ns is not None:
             return self.at_ns

@@ -1,0 +1,42 @@
+"""The ledger: the durable table of runs, positions and jobs. `runspan.ledger.ledger` opens with its design."""
+
+from runspan.ledger.ledger import LEASE_NS, Ledger
+from runspan.ledger.store import default_url
+from runspan.ledger.values import (
+    SETTLED,
+    UNSETTLED,
+    Account,
+    Claim,
+    Count,
+    Finished,
+    Job,
+    JobCounts,
+    JobState,
+    NewRow,
+    Noted,
+    RowState,
+    RunRow,
+    Summary,
+    Sweep,
+)
+
+__all__ = [
+    "LEASE_NS",
+    "SETTLED",
+    "UNSETTLED",
+    "Account",
+    "Claim",
+    "Count",
+    "Finished",
+    "Job",
+    "JobCounts",
+    "JobState",
+    "Ledger",
+    "NewRow",
+    "Noted",
+    "RowState",
+    "RunRow",
+    "Summary",
+    "Sweep",
+    "default_url",
+]

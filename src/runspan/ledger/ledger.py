@@ -1,0 +1,443 @@
+"""The ledger: what runspan knows for good.
+
+What is durable is one row per run, not its spans. The platform keeps every finished run for us to fetch again, so a
+queue of spans on disk would only be a second copy, with its own ways to be torn, filled and lost. A row says that the
+run exists and what is left to do about it; everything else can be had again from the platform, and gives the same
+bytes again.
+
+*States.* A run enters as `open` or `due`. An open one is asked again until it has ended. A due one is fetched and sent
+until the destination acknowledges it, and only then marked `exported`. What is not exported stands here with its
+reason: `skipped`, `gone`, `quarantined`, `expired`. Only exported, skipped and gone rows are ever deleted, after the
+retention; a row is what tells a run that was sent from one that was not, so it must outlive every list that can still
+show the run.
+
+*Positions.* A position says: every run that the platform listed up to here is a row. It says nothing of their fate, so
+runs that are open, failing or refused never hold it back, and it never passes a run that is not safely noted. A page's
+rows and the sweep's cursor are one transaction: killed between two pages, a sweep goes on where it stood; killed within
+one, the page was never read.
+
+*Leases.* Daemon, backfill and retry work on one ledger at the same time. Whoever works on a row leases it; a finish
+counts only while the lease is still held. A lease ends by itself after ten minutes, or as soon as anybody looks if its
+process is dead, since each process holds a lock on a file of its own that the operating system drops with it. Two
+daemons would sweep the same lists, so of those there is one, by a lock as well.
+
+*Sending.* Before bytes go out their digest is committed. After a crash the row is still due and is sent again; if the
+digest is the same the copies are identical, and if not, the platform has changed the run meanwhile and that is counted.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from filelock import Timeout
+from sqlalchemy import Connection
+
+from runspan.errors import ConfigError, LedgerUnusable
+from runspan.ledger import budgets, facts, history, jobs, positions, rows, store, work
+from runspan.ledger.owners import Owners, daemon_lock, new_owner
+from runspan.ledger.values import (
+    UNSETTLED,
+    Account,
+    Claim,
+    Count,
+    Finished,
+    Job,
+    JobCounts,
+    NewRow,
+    Noted,
+    RowState,
+    RunRow,
+    Sweep,
+)
+from runspan.model import Json, RunRef
+
+LEASE_NS = 10 * 60 * 1_000_000_000
+
+
+class Ledger:
+    """One open ledger; every method is one transaction, may be called from any thread, and raises LedgerUnusable."""
+
+    def __init__(self, opened: store.Store, now: Callable[[], int], *, read_only: bool) -> None:
+        self.path: Path | None = opened.path
+        """The database file; None in memory."""
+        self.created: bool = opened.created
+        """Whether it did not exist before: an unmounted volume looks just like a first start."""
+        self.owner: str = new_owner()
+        """This process, in its leases."""
+        self._store = opened
+        self._now = now
+        self._owners: Owners | None = None
+        if self.path and not read_only:
+            owners = Owners(self.path.with_name(self.path.name + ".owners"), self.owner)
+            with self._store.write():
+                owners.arrive()
+            self._owners = owners
+
+    @classmethod
+    def open(
+        cls,
+        url: str | None = None,
+        *,
+        now: Callable[[], int] = time.time_ns,
+        read_only: bool = False,
+        must_exist: bool = False,
+    ) -> Self:
+        """Open the ledger at `url` (`sqlite:///path`; `sqlite://` in memory; None: the user's state directory).
+
+        A missing one is created unless `read_only` or `must_exist`; an older one is migrated unless `read_only`.
+        `now` is the clock, in nanoseconds since the Unix epoch. Raises ConfigError for a URL that is none, and
+        LedgerUnusable for a ledger that is missing, damaged, foreign, newer than this program, or cannot be written.
+        """
+        opened = store.open_store(url or store.default_url(), read_only=read_only, must_exist=must_exist)
+        try:
+            return cls(opened, now, read_only=read_only)
+        except BaseException:
+            opened.close()
+            raise
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the database file; None in memory."""
+        return self.path.parent if self.path else None
+
+    def close(self) -> None:
+        """Give back what this process has leased, and close."""
+        try:
+            if self._owners:
+                with self._store.write() as connection:
+                    work.release_owners(connection, [self.owner])
+                    self._owners.leave()
+        finally:
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # Identity
+
+    def pin_tenant(self, source: str, platform: str, tenant: str) -> None:
+        """Remember the tenant of a source at its first start. Raises ConfigError where it is another one now."""
+        with self._store.write() as connection:
+            pinned = facts.pinned_tenant(connection, source, platform, tenant)
+        if pinned != tenant:
+            raise ConfigError(
+                f"source {json.dumps(source)}: its run ids belong to the tenant {json.dumps(pinned)}, and would become "
+                f"those of {json.dumps(tenant)}, so that every run would be sent again under new ids; "
+                f"set tenant = {json.dumps(pinned)}, or give the source another name"
+            )
+
+    def remember_destination(self, endpoint: str) -> str | None:
+        """Remember where runs are sent; gives the place before, where it was another."""
+        with self._store.write() as connection:
+            before: str | None = facts.recall(connection, "destination")
+            if before != endpoint:
+                facts.remember(connection, "destination", endpoint)
+        return None if before == endpoint else before
+
+    # Exclusion and leases
+
+    @contextmanager
+    def hold_daemon(self) -> Generator[None]:
+        """Be the one daemon of this ledger. Raises LedgerUnusable that names the other, if there is one."""
+        if self.path is None:
+            yield
+            return
+        lock = daemon_lock(self.path.with_name(self.path.name + ".daemon"))
+        with store.explained(self.path):
+            try:
+                lock.acquire()
+            except Timeout:
+                raise LedgerUnusable(self._other_daemon()) from None
+        try:
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since_ns": self._now()}
+            with self._store.write() as connection:
+                facts.remember(connection, "daemon", holder)
+            yield
+        finally:
+            lock.release()
+
+    def _other_daemon(self) -> str:
+        with self._store.read() as connection:
+            holder: dict[str, Json] | None = facts.recall(connection, "daemon")
+        who = "another daemon"
+        if holder:
+            since = datetime.fromtimestamp(holder["since_ns"] // 1_000_000_000, UTC)
+            who = f"daemon pid {holder['pid']} on host {holder['host']}"
+            return f"{who} holds the ledger {self.path} since {since:%Y-%m-%dT%H:%M:%SZ}; stop it or use another ledger"
+        return f"{who} holds the ledger {self.path}; stop it or use another ledger"
+
+    def release_dead_leases(self) -> int:
+        """Give back the leases of processes that have died; gives how many there were."""
+        with self._store.write() as connection:
+            return self._release_dead(connection)
+
+    def _release_dead(self, connection: Connection) -> int:
+        if self._owners is None:
+            return 0
+        others = [owner for owner in work.lease_owners(connection) if owner != self.owner]
+        return work.release_owners(connection, self._owners.dead(others))
+
+    # Discovery
+
+    def sweep(self, account: Account, scope: str, kind: str) -> Sweep | None:
+        """How far a sweep (`poll`, `slow`, `job:<id>`) of a scope has come; None where it was never begun."""
+        with self._store.read() as connection:
+            return positions.sweep(connection, account, scope, kind)
+
+    def begin_sweep(
+        self,
+        account: Account,
+        scope: str,
+        kind: str,
+        *,
+        window_start_ns: int | None,
+        window_end_ns: int | None,
+        position_ns: int | None,
+    ) -> Sweep:
+        """Start a new pass over a window. `position_ns` is only used when the sweep is begun for the first time."""
+        with self._store.write() as connection:
+            window = (window_start_ns, window_end_ns)
+            return positions.begin_sweep(connection, account, scope, kind, window, position_ns)
+
+    def note_page(
+        self,
+        account: Account,
+        scope: str,
+        kind: str,
+        new_rows: Sequence[NewRow],
+        *,
+        cursor: Json | None,
+        high_ns: int | None,
+        job: str | None = None,
+    ) -> Noted:
+        """Store a page's rows together with where the sweep stands after it.
+
+        `high_ns` is the latest time on the list's axis that the page has shown. Without a cursor the pass is complete;
+        a `poll` or `slow` pass then moves the poll's position up to the latest time the pass has seen, unless it began
+        after the position, or that time is still to come. A job moves no position. Raises LookupError where the sweep
+        was never begun.
+        """
+        with self._store.write() as connection:
+            noted = self._note(connection, new_rows, job)
+            positions.note_page(connection, self._now(), account, scope, kind, cursor, high_ns)
+            return noted
+
+    def note_rows(self, new_rows: Sequence[NewRow], *, job: str | None = None) -> Noted:
+        """Store runs that were named to us one by one, in a file or by a feed."""
+        with self._store.write() as connection:
+            return self._note(connection, new_rows, job)
+
+    def _note(self, connection: Connection, new_rows: Sequence[NewRow], job: str | None) -> Noted:
+        noted, listed, known = rows.note(connection, self._now(), new_rows, job)
+        if job is not None:
+            jobs.count_listed(connection, job, listed, known)
+        return noted
+
+    def agents_listed(
+        self, account: Account, agents: Mapping[str, str | None], *, listed_ns: int | None = None
+    ) -> None:
+        """Remember a complete listing of the agents, id to name. `listed_ns`: when it was asked for (None: now)."""
+        with self._store.write() as connection:
+            positions.agents_listed(connection, account, agents, self._now() if listed_ns is None else listed_ns)
+
+    def agent_start_ns(self, account: Account, agent_id: str) -> int | None:
+        """The last complete listing in which the agent did not exist yet: its runs are younger.
+
+        None where it was in the very first listing, or was never listed.
+        """
+        with self._store.read() as connection:
+            return positions.agent_start_ns(connection, account, agent_id)
+
+    # Work
+
+    def claim(
+        self,
+        account: Account,
+        *,
+        limit: int,
+        states: Iterable[RowState] = UNSETTLED,
+        job: str | None = None,
+        due_before_ns: int | None = None,
+    ) -> list[Claim]:
+        """Lease up to `limit` rows that are due (by `due_before_ns`; None: now), those due longest first.
+
+        No other claimer, thread or process, gets them while the lease lasts.
+        """
+        with self._store.write() as connection:
+            now_ns = self._now()
+            states = tuple(states)
+            lease = (self.owner, now_ns + LEASE_NS)
+            before_ns = now_ns if due_before_ns is None else due_before_ns
+            claims = work.claim(connection, now_ns, lease, account, limit, states, job, before_ns)
+            missing = limit - len(claims)
+            if missing and self._release_dead(connection):
+                claims += work.claim(connection, now_ns, lease, account, missing, states, job, before_ns)
+            return claims
+
+    def next_due_ns(
+        self, account: Account, *, states: Iterable[RowState] = UNSETTLED, job: str | None = None
+    ) -> int | None:
+        """When a row can be claimed next (a leased one: when its lease ends); None where nothing waits."""
+        with self._store.read() as connection:
+            return work.next_due_ns(connection, account, states, job)
+
+    def open_ids(self, account: Account, limit: int) -> list[str]:
+        """Ids of open runs, those due longest first."""
+        with self._store.read() as connection:
+            return rows.open_ids(connection, account, limit)
+
+    def settle_open(
+        self,
+        account: Account,
+        still_open: Collection[str],
+        *,
+        listed_ns: int,
+        ask_again: Callable[[int], int],
+    ) -> int:
+        """Take in a platform's complete list of open runs, asked for at `listed_ns`; gives how many have ended.
+
+        An open row that is not in the list has ended: it is due now, unless it is being retried. One that is in the
+        list is due again after `ask_again(age)`, both in nanoseconds, age counted from creation, else from first sight.
+        Rows younger than the list and rows under a lease stay as they are.
+        """
+        with self._store.write() as connection:
+            return rows.settle_open(connection, self._now(), account, still_open, listed_ns, ask_again)
+
+    def about_to_send(self, digests: Sequence[tuple[RunRef, str]]) -> int:
+        """Commit what is about to be sent; gives how many of the runs were sent before with other bytes."""
+        with self._store.write() as connection:
+            return work.about_to_send(connection, digests)
+
+    def finish(self, claims_done: Sequence[Finished]) -> int:
+        """Write what became of claimed rows, and end their leases.
+
+        Gives how many rows were left as they are because another process holds them by now. (Only EXPORTED is always
+        written: what was acknowledged is acknowledged.)
+        """
+        with self._store.write() as connection:
+            return work.finish(connection, self._now(), self.owner, claims_done)
+
+    def release(self, refs: Iterable[RunRef]) -> None:
+        """Give leases back; the rows stay as they were."""
+        with self._store.write() as connection:
+            work.release(connection, self.owner, refs)
+
+    def renew(self, refs: Iterable[RunRef]) -> None:
+        """Lengthen leases that are still held: work under a small rate may take longer than one lease."""
+        with self._store.write() as connection:
+            work.renew(connection, (self.owner, self._now() + LEASE_NS), refs)
+
+    def retry(
+        self,
+        source: str | None = None,
+        run_ids: Sequence[str] | None = None,
+        reason_like: str | None = None,
+    ) -> int:
+        """Put quarantined rows back to due, all or those that match (`reason_like`: a part of the reason)."""
+        with self._store.write() as connection:
+            return work.retry(connection, self._now(), source, run_ids, reason_like)
+
+    def force(self, refs: Iterable[RunRef], job: str | None) -> int:
+        """Make exported rows due again, for this job; gives how many."""
+        with self._store.write() as connection:
+            return work.force(connection, self._now(), refs, job)
+
+    # Rate budget
+
+    def debit(self, key: str, interval_ns: int) -> int:
+        """Ask for one request of a budget: 0 when granted, else how many nanoseconds to wait before asking again.
+
+        Grants keep at least `interval_ns` between them, over all processes of the ledger, with no bursts.
+        """
+        with self._store.write() as connection:
+            return budgets.debit(connection, self._now(), key, interval_ns)
+
+    def pause(self, key: str, until_ns: int) -> None:
+        """Grant nothing of a budget before `until_ns`: the platform has asked for that."""
+        with self._store.write() as connection:
+            budgets.pause(connection, self._now(), key, until_ns)
+
+    # Jobs
+
+    def job(self, job_id: str) -> Job | None:
+        """A job as it stands; None where it was never started."""
+        with self._store.read() as connection:
+            return jobs.job(connection, job_id)
+
+    def start_job(self, job_id: str, arguments: Mapping[str, Json]) -> Job:
+        """Start a job, or go on with one of that id, finished or not; its own arguments stay."""
+        with self._store.write() as connection:
+            return jobs.start_job(connection, self._now(), job_id, arguments)
+
+    def finish_job(self, job_id: str) -> None:
+        """Mark a job as finished."""
+        with self._store.write() as connection:
+            jobs.finish_job(connection, self._now(), job_id)
+
+    def job_counts(self, job_id: str) -> JobCounts:
+        """How the job's rows stand, by state and by reason."""
+        with self._store.read() as connection:
+            return jobs.job_counts(connection, job_id)
+
+    # Questions
+
+    def states(self, account: Account, run_ids: Iterable[str]) -> dict[str, RowState]:
+        """The state of each of these runs that has a row."""
+        with self._store.read() as connection:
+            return rows.states(connection, account, run_ids)
+
+    def runs(
+        self,
+        *,
+        source: str | None = None,
+        state: RowState | None = None,
+        agent: str | None = None,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        limit: int | None = None,
+    ) -> list[RunRow]:
+        """Rows that match, youngest first. `agent` is an id or a name; the times bound the creation of the run."""
+        with self._store.read() as connection:
+            return history.runs_matching(connection, source, state, agent, since_ns, until_ns, limit)
+
+    def find(self, run_id: str) -> list[RunRow]:
+        """Every run with this id, of whatever account."""
+        with self._store.read() as connection:
+            return history.find(connection, run_id)
+
+    def counts(self) -> list[Count]:
+        """How many rows of each source stand in which state for which reason."""
+        with self._store.read() as connection:
+            return history.counts(connection)
+
+    def oldest_due_ns(self, account: Account) -> int | None:
+        """The earliest due time among runs that have ended and are not exported; None where there is none."""
+        with self._store.read() as connection:
+            return history.oldest_due_ns(connection, account)
+
+    def prune(self, account: Account, *, before_ns: int) -> int:
+        """Delete exported, skipped and gone rows that became so before then; gives how many.
+
+        Several transactions, so that others need not wait for a long one; cut short, the rest goes the next time.
+        """
+        pruned = 0
+        while True:
+            with self._store.write() as connection:
+                some = history.prune_some(connection, account, before_ns)
+            pruned += some
+            if some < history.PRUNE_CHUNK:
+                return pruned
+
+    def pruned_through_ns(self, account: Account) -> int | None:
+        """The latest creation time of a run that was pruned: what was created up to then may be sent twice."""
+        with self._store.read() as connection:
+            return history.pruned_through_ns(connection, account)

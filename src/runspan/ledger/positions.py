@@ -1,0 +1,120 @@
+"""How far each list has been read, and since when each agent is known."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, insert, select, update
+from sqlalchemy.dialects import sqlite
+
+from runspan.ledger.schema import accounts, agents, sweeps
+from runspan.ledger.values import Account, Sweep
+from runspan.model import Json
+
+POLL = "poll"
+SLOW = "slow"
+
+
+def _at(account: Account, scope: str, kind: str) -> ColumnElement[bool]:
+    return and_(
+        sweeps.c.platform == account.platform,
+        sweeps.c.tenant == account.tenant,
+        sweeps.c.scope == scope,
+        sweeps.c.kind == kind,
+    )
+
+
+def sweep(connection: Connection, account: Account, scope: str, kind: str) -> Sweep | None:
+    """How far this sweep has come, if it was ever begun."""
+    row = connection.execute(select(sweeps).where(_at(account, scope, kind))).one_or_none()
+    if row is None:
+        return None
+    return Sweep(
+        scope=row.scope,
+        kind=row.kind,
+        position_ns=row.position_ns,
+        window_start_ns=row.window_start_ns,
+        window_end_ns=row.window_end_ns,
+        cursor=row.cursor,
+        high_ns=row.high_ns,
+        finished_ns=row.finished_ns,
+    )
+
+
+def begin_sweep(
+    connection: Connection,
+    account: Account,
+    scope: str,
+    kind: str,
+    window: tuple[int | None, int | None],
+    position_ns: int | None,
+) -> Sweep:
+    """Start a pass over `window`; the position is only used when there is none yet."""
+    start_ns, end_ns = window
+    new_pass = {"window_start_ns": start_ns, "window_end_ns": end_ns, "cursor": None, "high_ns": None}
+    if sweep(connection, account, scope, kind) is None:
+        identity = {"platform": account.platform, "tenant": account.tenant, "scope": scope, "kind": kind}
+        connection.execute(insert(sweeps).values(identity | new_pass | {"position_ns": position_ns}))
+    else:
+        connection.execute(update(sweeps).where(_at(account, scope, kind)).values(new_pass))
+    begun = sweep(connection, account, scope, kind)
+    assert begun is not None
+    return begun
+
+
+def note_page(
+    connection: Connection,
+    now_ns: int,
+    account: Account,
+    scope: str,
+    kind: str,
+    cursor: Json | None,
+    high_ns: int | None,
+) -> None:
+    """Store where the sweep stands after a page; with no cursor the pass is complete, and may move the position."""
+    stood = sweep(connection, account, scope, kind)
+    if stood is None:
+        raise LookupError(f"sweep {kind} of scope {scope!r} was never begun")
+    highs = [high for high in (stood.high_ns, high_ns) if high is not None]
+    high_ns = max(highs, default=None)
+    changes: dict[str, Any] = {"cursor": cursor, "high_ns": high_ns}
+    if cursor is None:
+        changes["finished_ns"] = now_ns
+    connection.execute(update(sweeps).where(_at(account, scope, kind)).values(changes))
+    if cursor is None and high_ns is not None and kind in (POLL, SLOW):
+        # One row dated into the future must not carry the position past runs that are still to come.
+        _advance(connection, account, scope, stood.window_start_ns, min(high_ns, now_ns))
+
+
+def _advance(connection: Connection, account: Account, scope: str, window_start_ns: int | None, to_ns: int) -> None:
+    poll = sweep(connection, account, scope, POLL)
+    if poll is None or (poll.position_ns is not None and poll.position_ns >= to_ns):
+        return
+    if poll.position_ns is not None and window_start_ns is not None and window_start_ns > poll.position_ns:
+        # The pass began after the position (a slow sweep following a long stop): what lies between is still unread.
+        return
+    connection.execute(update(sweeps).where(_at(account, scope, POLL)).values(position_ns=to_ns))
+
+
+def agents_listed(connection: Connection, account: Account, listed: Mapping[str, str | None], listed_ns: int) -> None:
+    """Remember a complete listing of the agents: an agent that is new in it starts at the listing before."""
+    mine = and_(accounts.c.platform == account.platform, accounts.c.tenant == account.tenant)
+    identity = {"platform": account.platform, "tenant": account.tenant}
+    before_ns = connection.scalar(select(accounts.c.agents_listed_ns).where(mine))
+    if listed:
+        new = [identity | {"agent_id": id, "name": name, "start_ns": before_ns} for id, name in listed.items()]
+        connection.execute(sqlite.insert(agents).on_conflict_do_nothing(), new)
+    stamp = sqlite.insert(accounts).values(identity | {"agents_listed_ns": listed_ns})
+    connection.execute(
+        stamp.on_conflict_do_update(index_elements=["platform", "tenant"], set_={"agents_listed_ns": listed_ns})
+    )
+
+
+def agent_start_ns(connection: Connection, account: Account, agent_id: str) -> int | None:
+    """From when on an agent's runs are to be read; None for one of the first listing, or unknown."""
+    return connection.scalar(
+        select(agents.c.start_ns).where(
+            agents.c.platform == account.platform,
+            agents.c.tenant == account.tenant,
+            agents.c.agent_id == agent_id,
+        )
+    )

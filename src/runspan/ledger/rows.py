@@ -1,0 +1,205 @@
+"""Rows as discovery sees them: new runs are noted, and open ones that have ended become due."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    Connection,
+    Insert,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    select,
+    update,
+)
+from sqlalchemy.dialects import sqlite
+
+from runspan.ledger.schema import runs
+from runspan.ledger.values import SETTLED, Account, NewRow, Noted, RowState
+from runspan.model import Locator, RunRef
+
+_CHUNK = 500
+"""Ids per SELECT: far below the number of variables any database allows in a statement."""
+
+KEY = and_(
+    runs.c.platform == bindparam("key_platform"),
+    runs.c.tenant == bindparam("key_tenant"),
+    runs.c.run_id == bindparam("key_run_id"),
+)
+"""One row, for statements that are executed with a list of `key(ref) | {...}`."""
+
+
+def param(name: str) -> BindParameter[Any]:
+    """A parameter of a statement that is executed with a list of values."""
+    return bindparam(name)
+
+
+def key(ref: RunRef) -> dict[str, Any]:
+    """The parameters of `KEY`."""
+    return {"key_platform": ref.platform, "key_tenant": ref.tenant, "key_run_id": ref.run_id}
+
+
+def of(account: Account) -> ColumnElement[bool]:
+    """The rows of one account."""
+    return and_(runs.c.platform == account.platform, runs.c.tenant == account.tenant)
+
+
+def ref_of(row: Row[Any]) -> RunRef:
+    """A row's identity and locator."""
+    return RunRef(
+        row.platform,
+        row.tenant,
+        row.run_id,
+        Locator(agent_id=row.agent_id, agent_name=row.agent_name, room=row.room, created_ns=row.created_ns),
+    )
+
+
+def read(connection: Connection, account: Account, run_ids: Iterable[str], *columns: Column[Any]) -> Iterable[Row[Any]]:
+    """These columns of the rows with these ids, as far as there are such rows."""
+    ids = list(run_ids)
+    for start in range(0, len(ids), _CHUNK):
+        some = ids[start : start + _CHUNK]
+        found: Select[Any] = select(*columns).where(of(account), runs.c.run_id.in_(some))
+        yield from connection.execute(found)
+
+
+def states(connection: Connection, account: Account, run_ids: Iterable[str]) -> dict[str, RowState]:
+    """The state of each of these runs that has a row."""
+    found = read(connection, account, run_ids, runs.c.run_id, runs.c.state)
+    return {row.run_id: RowState(row.state) for row in found}
+
+
+_NOTED = ("state", "due_ns", "reason", "raw_status", "terminal_seen_ns", "finished_ns", "attempts")
+_LOCATOR = ("agent_id", "agent_name", "room", "created_ns")
+_CHANGEABLE = (*_NOTED, *_LOCATOR, "job")
+
+
+def note(connection: Connection, now_ns: int, rows: Sequence[NewRow], job: str | None) -> tuple[Noted, int, int]:
+    """Insert or update the rows; also gives how many are new to the job, and how many of those were over before it.
+
+    A new run is inserted as given. One that was open or expired and has ended takes the new state. Else only what is
+    missing in the locator is filled in, and the job is written down where something is left to do.
+    """
+    unique: dict[RunRef, NewRow] = {}
+    for row in rows:
+        if row.ref not in unique or unique[row.ref].state is RowState.OPEN:
+            unique[row.ref] = row
+
+    stored = _stored(connection, unique)
+    inserts: list[dict[str, Any]] = []
+    updates: list[dict[str, Any]] = []
+    became_due = listed = over = 0
+    for ref, row in unique.items():
+        values = _values(row, now_ns)
+        before = stored.get(ref)
+        if before is None:
+            inserts.append(values | _identity(row, now_ns) | {"job": job})
+            continue
+        after = dict(before)
+        if before["state"] in (RowState.OPEN, RowState.EXPIRED) and row.state not in (RowState.OPEN, RowState.EXPIRED):
+            after |= {name: values[name] for name in _NOTED}
+            became_due += 1
+        after |= {name: values[name] for name in _LOCATOR if before[name] is None}
+        if job is not None and before["job"] != job:
+            listed += 1
+            if before["state"] in (RowState.EXPORTED, RowState.SKIPPED):
+                over += 1
+            else:
+                after["job"] = job
+        if after != before:
+            updates.append(key(ref) | after)
+
+    if inserts:
+        connection.execute(_insert_unless_known(), inserts)
+    if updates:
+        changes = {name: param(name) for name in _CHANGEABLE}
+        connection.execute(update(runs).where(KEY).values(changes), updates)
+    noted = Noted(len(inserts), became_due, len(unique) - len(inserts) - became_due)
+    return noted, len(inserts) + listed, over
+
+
+def _stored(connection: Connection, refs: Iterable[RunRef]) -> dict[RunRef, dict[str, Any]]:
+    by_account: dict[Account, list[str]] = {}
+    for ref in refs:
+        by_account.setdefault(Account(ref.platform, ref.tenant), []).append(ref.run_id)
+    columns = (runs.c.run_id, *(runs.c[name] for name in _CHANGEABLE))
+    return {
+        RunRef(account.platform, account.tenant, row.run_id): {name: getattr(row, name) for name in _CHANGEABLE}
+        for account, run_ids in by_account.items()
+        for row in read(connection, account, run_ids, *columns)
+    }
+
+
+def _values(row: NewRow, now_ns: int) -> dict[str, Any]:
+    locator = row.ref.locator
+    return {
+        "state": row.state,
+        "due_ns": row.due_ns,
+        "reason": row.reason,
+        "raw_status": row.raw_status,
+        "terminal_seen_ns": row.terminal_seen_ns,
+        "finished_ns": now_ns if row.state in SETTLED else None,
+        "attempts": 0,
+        "agent_id": locator.agent_id,
+        "agent_name": locator.agent_name,
+        "room": locator.room,
+        "created_ns": row.created_ns if locator.created_ns is None else locator.created_ns,
+    }
+
+
+def _identity(row: NewRow, now_ns: int) -> dict[str, Any]:
+    return {
+        "platform": row.ref.platform,
+        "tenant": row.ref.tenant,
+        "run_id": row.ref.run_id,
+        "source": row.source,
+        "first_seen_ns": now_ns,
+    }
+
+
+def _insert_unless_known() -> Insert:
+    # The one statement that each dialect spells with its own construct.
+    return sqlite.insert(runs).on_conflict_do_nothing()
+
+
+def open_ids(connection: Connection, account: Account, limit: int) -> list[str]:
+    """Open runs, oldest due first."""
+    found = select(runs.c.run_id).where(of(account), runs.c.state == RowState.OPEN)
+    return list(connection.scalars(found.order_by(runs.c.due_ns).limit(limit)))
+
+
+def settle_open(
+    connection: Connection,
+    now_ns: int,
+    account: Account,
+    still_open: Collection[str],
+    listed_ns: int,
+    ask_again: Callable[[int], int],
+) -> int:
+    """Give every open row its next due time; see `Ledger.settle_open`."""
+    found = connection.execute(
+        select(runs.c.run_id, runs.c.created_ns, runs.c.first_seen_ns, runs.c.attempts).where(
+            of(account),
+            runs.c.state == RowState.OPEN,
+            runs.c.first_seen_ns < listed_ns,
+            runs.c.lease_owner.is_(None),
+        )
+    )
+    changes: list[Mapping[str, Any]] = []
+    ended = 0
+    for row in found:
+        ref = RunRef(account.platform, account.tenant, row.run_id)
+        if row.run_id in still_open:
+            age_ns = max(0, now_ns - (row.first_seen_ns if row.created_ns is None else row.created_ns))
+            changes.append(key(ref) | {"due_ns": now_ns + ask_again(age_ns)})
+        elif row.attempts == 0:
+            # A row that is being retried keeps its time, else every poll would undo its growing delay.
+            changes.append(key(ref) | {"due_ns": now_ns})
+            ended += 1
+    if changes:
+        connection.execute(update(runs).where(KEY).values(due_ns=bindparam("due_ns")), changes)
+    return ended

@@ -1,0 +1,280 @@
+"""The ledger's database: opening it, checking it, and turning its errors into words.
+
+SQLite only, for now. Everything that knows that is here, but for the dialect's `INSERT ... ON CONFLICT`.
+"""
+
+import os
+import sqlite3
+import threading
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from runspan.errors import ConfigError, LedgerUnusable
+from runspan.ledger import schema
+
+BUSY_TIMEOUT_SECONDS = 30
+"""How long to wait for another process' transaction. Ours take milliseconds, so a longer wait means that something else
+holds the file: an editor of databases, a backup, a stopped process."""
+
+
+def default_url() -> str:
+    """A ledger in the user's state directory, as the XDG base directory specification places it."""
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return f"sqlite:///{state}/runspan/ledger.db"
+
+
+class Store:
+    """A database that was found sound, and transactions on it.
+
+    `path` is None for a ledger in memory. `created` says that it did not exist before.
+    """
+
+    def __init__(self, engine: Engine, path: Path | None, *, created: bool) -> None:
+        self.path = path
+        self.created = created
+        self._engine = engine
+        self._inode = path.stat().st_ino if path else None
+        # Threads of one process wait here, in turn, and not in SQLite's polling; in memory they share one connection.
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def write(self) -> Generator[Connection]:
+        """A transaction that may write; all of it is committed, or nothing. Raises LedgerUnusable."""
+        with explained(self.path), self._turn:
+            if self.path and not self._still_there(self.path):
+                raise LedgerUnusable(
+                    f"the ledger at {self.path} was removed or replaced while it was in use; "
+                    f"put it back, or restart to use what is there now"
+                )
+            with self._engine.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def read(self) -> Generator[Connection]:
+        """A transaction that sees one state of the ledger and waits for nobody. Raises LedgerUnusable."""
+        if self.path is None:
+            with self.write() as connection:
+                yield connection
+        else:
+            with explained(self.path), self._engine.connect() as connection:
+                connection.execution_options(reads_only=True)
+                with connection.begin():
+                    yield connection
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def _still_there(self, path: Path) -> bool:
+        try:
+            return path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
+
+def open_store(url: str, *, read_only: bool, must_exist: bool) -> Store:
+    """Open a sound ledger of the newest schema, creating or migrating it where that is allowed.
+
+    Raises ConfigError for a URL that is none, LedgerUnusable for everything else.
+    """
+    path = _path(url)
+    if path is None:
+        engine = _engine("", poolclass=StaticPool)
+        with explained(None), engine.begin() as connection:
+            _build(connection)
+        return Store(engine, None, created=True)
+    with explained(path):
+        created = False
+        if not path.exists():
+            if read_only or must_exist:
+                raise LedgerUnusable(
+                    f"there is no ledger at {path}; `runspan run` or `runspan backfill` creates it, "
+                    f"or [ledger] url points to the wrong place"
+                )
+            created = _create(path)
+        if path.stat().st_size == 0:
+            raise LedgerUnusable(
+                f"the ledger at {path} is an empty file: it was cut off; restore it from a backup, "
+                f"or remove it to start anew (runs of the last days will then be sent again)"
+            )
+        engine = _engine(f"file:{_quoted(path)}?mode={'ro' if read_only else 'rw'}&uri=true")
+        try:
+            _check(engine, path)
+            _update(engine, path, read_only=read_only)
+        except BaseException:
+            engine.dispose()
+            raise
+        return Store(engine, path, created=created)
+
+
+def _path(url: str) -> Path | None:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigError("[ledger] url is no database URL; write it as sqlite:////path/to/ledger.db") from None
+    if parsed.get_backend_name() != "sqlite":
+        raise ConfigError(
+            f"[ledger] url: there is no ledger on {parsed.get_backend_name()} yet; write sqlite:////path/to/ledger.db"
+        )
+    if parsed.database in (None, "", ":memory:"):
+        return None
+    return Path(parsed.database).expanduser().absolute()
+
+
+def _quoted(path: Path) -> str:
+    # In SQLite's URI form of a file name, these would end the name; SQLAlchemy splits at the `?` too.
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _engine(database: str, **options: Any) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{database}",
+        connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+        hide_parameters=True,
+        **options,
+    )
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+        # sqlite3 would begin only at the first INSERT or UPDATE, after our SELECTs: two processes could read the same
+        # row and both go on to write. With IMMEDIATE the second one waits before it reads.
+        reads_only = connection.get_execution_options().get("reads_only", False)
+        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _create(path: Path) -> bool:
+    """Make a new ledger aside and put it in place whole; False where another process was faster.
+
+    So an empty file at `path` is always a damaged ledger, never one that is being made.
+    """
+    if (wal := path.with_name(path.name + "-wal")).exists():
+        raise LedgerUnusable(
+            f"there is no ledger at {path}, but its write-ahead log {wal.name} is there; "
+            f"restore both from a backup, or remove the log too to start anew"
+        )
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    try:
+        engine = _engine(f"file:{_quoted(draft)}?mode=rw&uri=true", poolclass=NullPool)
+        with engine.begin() as connection:
+            _build(connection)
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return True
+
+
+def _build(connection: Connection) -> None:
+    from runspan.ledger.migrations import migrate
+
+    connection.execute(text(f"PRAGMA application_id = {schema.APPLICATION_ID}"))
+    migrate(connection)
+
+
+def _check(engine: Engine, path: Path) -> None:
+    """Read the whole file once: damage is found now, and not when a damaged row is needed."""
+    with engine.connect() as connection:
+        connection.execution_options(reads_only=True)
+        found = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
+        if found != "ok":
+            raise LedgerUnusable(_damaged(path, found.splitlines()[-1]))
+        if connection.execute(text("PRAGMA application_id")).scalar_one() != schema.APPLICATION_ID:
+            raise LedgerUnusable(f"{path} is a database of another program; point [ledger] url elsewhere")
+
+
+def _update(engine: Engine, path: Path, *, read_only: bool) -> None:
+    """Set up the connections, and migrate if this ledger is older than we are."""
+    version_of = text("SELECT version_num FROM alembic_version")
+    with engine.connect() as connection:
+        connection.execution_options(reads_only=True)
+        version = connection.execute(version_of).scalar_one()
+    if version > schema.REVISION:
+        raise LedgerUnusable(
+            f"the ledger at {path} was written by a newer runspan (schema {version}, this one knows "
+            f"{schema.REVISION}); install that release again, or restore the ledger from before it"
+        )
+    if read_only:
+        if version != schema.REVISION:
+            raise LedgerUnusable(
+                f"the ledger at {path} is of an older runspan (schema {version}); "
+                f"`runspan run` or `runspan backfill` brings it up to date"
+            )
+        return
+    engine.dispose()
+    event.listen(engine, "connect", _tune)
+    with engine.begin() as connection:
+        # Writes nothing, yet fails where nothing can be written: better now than after the first fetch.
+        connection.execute(text("UPDATE meta SET value = value WHERE key = ''"))
+        if connection.execute(version_of).scalar_one() != schema.REVISION:
+            from runspan.ledger.migrations import migrate
+
+            migrate(connection)
+
+
+def _tune(connection: sqlite3.Connection, record: object) -> None:
+    # WAL: readers wait for nobody. NORMAL: a commit is not forced to the disk at once. A process that dies loses
+    # nothing by that; after a power failure the ledger may be some commits behind, never damaged or out of order.
+    # It then stands as at an earlier moment: pages after that are read again, and runs sent after that are sent
+    # again, with the same bytes. No position can be ahead of its rows, since one commit holds both.
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+@contextmanager
+def explained(path: Path | None) -> Generator[None]:
+    """Turn what databases and file systems raise into LedgerUnusable: what, where, what to do."""
+    where = path or "in memory"
+    try:
+        yield
+    except DBAPIError as error:
+        raise LedgerUnusable(_words(where, error.orig)) from error
+    except SQLAlchemyError as error:
+        raise LedgerUnusable(f"the ledger at {where} failed ({type(error).__name__})") from error
+    except OSError as error:
+        raise LedgerUnusable(
+            f"the ledger at {where} cannot be reached ({error.strerror}); check the path and its permissions"
+        ) from error
+
+
+def _damaged(where: object, what: str) -> str:
+    return (
+        f"the ledger at {where} is damaged ({what}); restore it from a backup, "
+        f"or move it away to start anew (runs of the last days will then be sent again)"
+    )
+
+
+def _words(where: object, error: BaseException | None) -> str:
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    what = str(error)
+    if name == "SQLITE_NOTADB":
+        return f"{where} is not a ledger ({what}); restore it from a backup, or point [ledger] url elsewhere"
+    if name.startswith("SQLITE_CORRUPT") or what.startswith("no such "):
+        return _damaged(where, what)
+    if name.startswith("SQLITE_READONLY"):
+        return f"the ledger at {where} cannot be written ({what}); check its permissions, its folder's and the mount"
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return (
+            f"the ledger at {where} was locked for over {BUSY_TIMEOUT_SECONDS} s ({what}); "
+            f"find the program that holds it (a backup, a database browser) and let it end"
+        )
+    if name == "SQLITE_FULL":
+        return f"the disk of the ledger at {where} is full; make room and start again: nothing is lost"
+    if name.startswith("SQLITE_CANTOPEN"):
+        return f"the ledger at {where} cannot be opened ({what}); check the path and its permissions"
+    return f"the ledger at {where} failed ({name}: {what}); check its disk"

@@ -1,0 +1,212 @@
+"""Rows as the pipeline works on them: claimed under a lease, sent, finished."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, case, func, or_, select, update
+
+from runspan.ledger.rows import KEY, key, of, param, ref_of
+from runspan.ledger.schema import runs
+from runspan.ledger.values import SETTLED, Account, Claim, Finished, RowState, Summary
+from runspan.model import RunRef
+
+SUMMARY_COLUMNS = tuple(field.name for field in fields(Summary))
+
+_LOCATOR_COLUMNS = ("agent_id", "agent_name")
+"""Columns of the summary that the locator has too: what was seen first stays, since it feeds the trace."""
+
+
+def claim(
+    connection: Connection,
+    now_ns: int,
+    lease: tuple[str, int],
+    account: Account,
+    limit: int,
+    states: Iterable[RowState],
+    job: str | None,
+    due_before_ns: int,
+) -> list[Claim]:
+    """Lease the rows that are due longest. `lease` is (owner, until)."""
+    owner, until_ns = lease
+    free = or_(runs.c.lease_until_ns.is_(None), runs.c.lease_until_ns <= now_ns)
+    candidates: list[Row[Any]] = []
+    for state in states:  # one by one, so that each query reads the index in due order and stops at the limit
+        due = select(runs).where(of(account), runs.c.state == state, runs.c.due_ns <= due_before_ns, free)
+        if job is not None:
+            due = due.where(runs.c.job == job)
+        due = due.order_by(runs.c.due_ns).limit(limit).with_for_update(skip_locked=True)
+        candidates += connection.execute(due)
+    chosen = sorted(candidates, key=lambda row: row.due_ns)[:limit]
+    if chosen:
+        connection.execute(
+            update(runs)
+            .where(of(account), runs.c.run_id.in_([row.run_id for row in chosen]))
+            .values(lease_owner=owner, lease_until_ns=until_ns)
+        )
+    return [_claimed(row) for row in chosen]
+
+
+def _claimed(row: Row[Any]) -> Claim:
+    return Claim(
+        ref=ref_of(row),
+        source=row.source,
+        state=RowState(row.state),
+        attempts=row.attempts,
+        first_seen_ns=row.first_seen_ns,
+        terminal_seen_ns=row.terminal_seen_ns,
+        digest=row.digest,
+        sent=row.sent,
+        job=row.job,
+    )
+
+
+def next_due_ns(connection: Connection, account: Account, states: Iterable[RowState], job: str | None) -> int | None:
+    """When the next row can be claimed: its due time or, for one that is leased, the end of its lease."""
+    times: list[int | None] = []
+    for state in states:
+        waiting = and_(of(account), runs.c.state == state, runs.c.due_ns.is_not(None))
+        if job is not None:
+            waiting = and_(waiting, runs.c.job == job)
+        free = select(runs.c.due_ns).where(waiting, runs.c.lease_owner.is_(None))
+        times.append(connection.scalar(free.order_by(runs.c.due_ns).limit(1)))
+        later = case((runs.c.lease_until_ns > runs.c.due_ns, runs.c.lease_until_ns), else_=runs.c.due_ns)
+        leased = select(func.min(later))
+        times.append(connection.scalar(leased.where(waiting, runs.c.lease_owner.is_not(None))))
+    return min((time for time in times if time is not None), default=None)
+
+
+def about_to_send(connection: Connection, digests: Sequence[tuple[RunRef, str]]) -> int:
+    """Write down what is about to be sent; gives how many runs were sent before with other bytes."""
+    changed = 0
+    for ref, digest in digests:
+        before = connection.execute(select(runs.c.digest, runs.c.sent).where(KEY), key(ref)).one_or_none()
+        changed += before is not None and before.sent and before.digest != digest
+    change = update(runs).where(KEY).values(digest=param("new_digest"), sent=True)
+    connection.execute(change, [key(ref) | {"new_digest": digest} for ref, digest in digests])
+    return changed
+
+
+_FREED = {"lease_owner": None, "lease_until_ns": None}
+
+_FINISH = (
+    update(runs)
+    .where(
+        KEY,
+        or_(
+            runs.c.lease_owner == param("by"),
+            # An acknowledged delivery is a fact, whoever holds the lease by now: not marking it would send it again.
+            and_(param("new_state") == RowState.EXPORTED, runs.c.state.not_in(SETTLED)),
+        ),
+    )
+    .values(
+        state=param("new_state"),
+        reason=param("new_reason"),
+        retryable=param("new_retryable"),
+        doubtful=param("new_doubtful"),
+        due_ns=param("new_due_ns"),
+        raw_status=func.coalesce(param("new_raw_status"), runs.c.raw_status),
+        terminal_seen_ns=func.coalesce(param("new_terminal_seen_ns"), runs.c.terminal_seen_ns),
+        attempts=runs.c.attempts * param("keep_attempts") + param("add_attempts"),
+        exported_ns=func.coalesce(param("new_exported_ns"), runs.c.exported_ns),
+        finished_ns=param("new_finished_ns"),
+        **_FREED,
+    )
+)
+"""Guarded by the lease: a process that was stopped for longer than its lease must not undo what its successor did."""
+
+_FINISH_WITH_SUMMARY = _FINISH.values(
+    {name: param(f"summary_{name}") for name in SUMMARY_COLUMNS if name not in _LOCATOR_COLUMNS}
+    | {name: func.coalesce(runs.c[name], param(f"summary_{name}")) for name in _LOCATOR_COLUMNS}
+)
+
+
+def finish(connection: Connection, now_ns: int, owner: str, done: Sequence[Finished]) -> int:
+    """Write what became of claimed rows; gives how many were ours no more, and stay as they are."""
+    plain = [_finished(one, now_ns, owner) for one in done if one.summary is None]
+    summed = [_finished(one, now_ns, owner) | _summed(one.summary) for one in done if one.summary is not None]
+    written = 0
+    if plain:
+        written += connection.execute(_FINISH, plain).rowcount
+    if summed:
+        written += connection.execute(_FINISH_WITH_SUMMARY, summed).rowcount
+    return len(done) - written
+
+
+def _finished(one: Finished, now_ns: int, owner: str) -> dict[str, Any]:
+    return key(one.ref) | {
+        "by": owner,
+        "new_state": one.state,
+        "new_reason": one.reason,
+        "new_retryable": one.retryable,
+        "new_doubtful": one.doubtful,
+        "new_due_ns": one.due_ns,
+        "new_raw_status": one.raw_status,
+        "new_terminal_seen_ns": one.terminal_seen_ns,
+        # A sound answer that the run is still open ends a row of failures.
+        "keep_attempts": int(one.count_attempt or one.state is not RowState.OPEN),
+        "add_attempts": int(one.count_attempt),
+        "new_exported_ns": now_ns if one.state is RowState.EXPORTED else None,
+        "new_finished_ns": now_ns if one.state in SETTLED else None,
+    }
+
+
+def _summed(summary: Summary) -> dict[str, Any]:
+    return {f"summary_{name}": getattr(summary, name) for name in SUMMARY_COLUMNS}
+
+
+def release(connection: Connection, owner: str, refs: Iterable[RunRef]) -> None:
+    """Give leases back; the rows stay as they were."""
+    parameters = [key(ref) for ref in refs]
+    if parameters:
+        connection.execute(update(runs).where(KEY, runs.c.lease_owner == owner).values(_FREED), parameters)
+
+
+def renew(connection: Connection, lease: tuple[str, int], refs: Iterable[RunRef]) -> None:
+    """Move the end of leases that are still ours."""
+    owner, until_ns = lease
+    parameters = [key(ref) for ref in refs]
+    if parameters:
+        ours = update(runs).where(KEY, runs.c.lease_owner == owner)
+        connection.execute(ours.values(lease_until_ns=until_ns), parameters)
+
+
+def lease_owners(connection: Connection) -> list[str]:
+    """Every process that holds a lease."""
+    held = select(runs.c.lease_owner).where(runs.c.lease_owner.is_not(None)).distinct()
+    return [owner for owner in connection.scalars(held) if owner is not None]
+
+
+def release_owners(connection: Connection, owners: Sequence[str]) -> int:
+    """Give back every lease of these owners; gives how many there were."""
+    if not owners:
+        return 0
+    return connection.execute(update(runs).where(runs.c.lease_owner.in_(owners)).values(_FREED)).rowcount
+
+
+def retry(
+    connection: Connection,
+    now_ns: int,
+    source: str | None,
+    run_ids: Sequence[str] | None,
+    reason_like: str | None,
+) -> int:
+    """Put quarantined rows back to due."""
+    change = update(runs).where(runs.c.state == RowState.QUARANTINED)
+    if source is not None:
+        change = change.where(runs.c.source == source)
+    if run_ids is not None:
+        change = change.where(runs.c.run_id.in_(run_ids))
+    if reason_like is not None:
+        change = change.where(runs.c.reason.contains(reason_like, autoescape=True))
+    return connection.execute(change.values(state=RowState.DUE, due_ns=now_ns, attempts=0, reason=None)).rowcount
+
+
+def force(connection: Connection, now_ns: int, refs: Iterable[RunRef], job: str | None) -> int:
+    """Make exported rows due again. Their digest stays, so that a repeat which differs is seen."""
+    parameters = [key(ref) for ref in refs]
+    if not parameters:
+        return 0
+    again = update(runs).where(KEY, runs.c.state == RowState.EXPORTED)
+    values = {"state": RowState.DUE, "due_ns": now_ns, "finished_ns": None, "attempts": 0, "job": job}
+    return connection.execute(again.values(values), parameters).rowcount

@@ -104,9 +104,9 @@ def default_ledger_url() -> str:
 class LedgerConfig(Table):
     """The durable table of runs, positions and jobs."""
 
-    url: str = Field(default_factory=default_ledger_url)
-    """Where the ledger is: sqlite:///path or postgresql+psycopg://host/name. Default: a file in the user's state
-    directory."""
+    url: str = Field(default_factory=default_ledger_url, examples=["sqlite:////var/lib/runspan/ledger.db"])
+    """Where the ledger is: sqlite:///path (an absolute path makes four slashes) or postgresql+psycopg://host/name.
+    Default: ledger.db in the user's state directory, ~/.local/state/runspan."""
     retention: Duration = timedelta(days=90)
     """How long exported, skipped and gone runs are remembered. Must exceed each source's lookback + open_for, or a
     forgotten run would be found and sent again."""
@@ -286,7 +286,7 @@ class SourceConfig(Table):
     platform: str
     """flowyble, runtype, elizaos, casedev, or the name of a plug-in's platform."""
     base_url: BaseUrl
-    """Where the platform's API is."""
+    """Where the platform's API is. Default: the platform's own, if it has one for all."""
     allow_http: bool = False
     """Allow plain http to a host beyond loopback: the key then travels in the clear."""
     tenant: str | None = Field(default=None, min_length=1, examples=["https://api.case.dev"])

@@ -36,10 +36,10 @@ def parse_duration(text: str) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """The shortest text that `parse_duration` reads back as `duration` (whole milliseconds)."""
+    """A text that `parse_duration` reads back as `duration` (whole milliseconds); hours up to two days."""
     rest_ms = duration // timedelta(milliseconds=1)
     parts: list[str] = []
-    for unit in ("d", "h", "m", "s", "ms"):
+    for unit in ("d", "h", "m", "s", "ms")[rest_ms < 2 * _UNIT_MS["d"] :]:
         count, rest_ms = divmod(rest_ms, _UNIT_MS[unit])
         if count:
             parts.append(f"{count}{unit}")

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -101,10 +102,7 @@ def details_path(run: WorldRun) -> str:
 
 
 def rows_of(platform: str, answer: httpx.Response) -> list[dict[str, Any]]:
-    body = answer.json()
-    return {"flowyble": "items", "runtype": "data", "casedev": "runs"}.get(platform) and body[
-        {"flowyble": "items", "runtype": "data", "casedev": "runs"}[platform]
-    ]
+    return answer.json()[{"flowyble": "items", "runtype": "data", "casedev": "runs"}[platform]]
 
 
 async def walk(ask: Any, platform: str, *, pages_at_most: int = 50, **query: Any) -> list[list[str]]:
@@ -228,13 +226,13 @@ class TestPages:
     @pytest.mark.parametrize("platform", PAGED)
     async def test_equal_timestamps_across_a_page_edge_lose_nothing(self, simulator, ask, platform):
         ids = fill(simulator, platform, 7, apart_seconds=0)
-        assert sorted(sum(await walk(ask, platform, limit=3), [])) == sorted(ids)
+        assert sorted(chain(*await walk(ask, platform, limit=3))) == sorted(ids)
 
     @pytest.mark.parametrize("platform", PAGED)
     async def test_unless_ties_are_skipped(self, simulator, ask, platform):
         fill(simulator, platform, 7, apart_seconds=0)
         simulator.platforms[platform].quirks.skips_ties = True
-        assert len(sum(await walk(ask, platform, limit=3), [])) == 3
+        assert len(list(chain(*await walk(ask, platform, limit=3)))) == 3
 
     @pytest.mark.parametrize("platform", PAGED)
     async def test_shuffled_pages_hold_the_same_runs_in_another_order(self, simulator, ask, platform):
@@ -248,7 +246,7 @@ class TestPages:
     async def test_an_unsorted_list_is_still_walked_whole(self, simulator, ask, platform):
         ids = fill(simulator, platform, 20)
         simulator.platforms[platform].quirks.unsorted = True
-        listed = sum(await walk(ask, platform, limit=6), [])
+        listed = list(chain(*await walk(ask, platform, limit=6)))
         assert listed != ids
         assert sorted(listed) == sorted(ids)
 
@@ -309,7 +307,7 @@ class TestTimes:
         for seconds in (1, 5, 12):
             clock.to(seconds)
             body = (await ask(platform, details_path(run))).json()
-            assert body == simulator.world.run(platform, run.run_id).body or seconds < 12
+            assert (body == run.body) == (seconds == 12)
             (row,) = rows_of(platform, await ask(platform))
             assert row["status"] == body["status"]
             statuses.append(body["status"])
@@ -320,9 +318,7 @@ class TestTimes:
 
     @pytest.mark.parametrize(("platform", "rows"), [("flowyble", "steps"), ("casedev", "steps")])
     async def test_late_rows_come_after_the_end(self, simulator, clock, ask, platform, rows):
-        run = BUILDERS[platform](
-            1, created_at_ns=T0_NS, queue_seconds=0.0, seconds=10.0, late_rows=1, late_seconds=3.0
-        )
+        run = BUILDERS[platform](1, created_at_ns=T0_NS, queue_seconds=0.0, seconds=10.0, late_rows=1, late_seconds=3.0)
         simulator.world.add(run)
         counts: list[int] = []
         for seconds in (10, 12.9, 13):
@@ -489,6 +485,7 @@ class TestElizaos:
         assert data["events"] == old.body["events"]
 
     async def test_lists_without_a_window_are_cached_for_15_seconds(self, simulator, clock, ask):
+        simulator.world.add_agent("elizaos", FREJA)
         assert await self.listed(ask) == []
         simulator.world.add(elizaos_run(1, created_at_ns=T0_NS))
         counts: list[int] = []
@@ -502,14 +499,15 @@ class TestElizaos:
     async def test_limits_and_an_unknown_status(self, simulator, ask):
         fill(simulator, "elizaos", 130)
         for limit, shown in ((None, 20), ("0", 20), ("many", 20), ("-5", 1), ("500", 100)):
-            query = {} if limit is None else {"limit": limit}
-            data = (await ask("elizaos", **query)).json()["data"]
-            assert (len(data["runs"]), data["total"], data["hasMore"]) == (shown, 130, True)
+            data = (await ask("elizaos", **({} if limit is None else {"limit": limit}))).json()["data"]
+            assert (len(data["runs"]), data["hasMore"]) == (shown, True)
         assert len(await self.listed(ask, status="failed", limit=100)) == 100
         assert await self.listed(ask, status="timeout") == []
 
     async def test_only_the_newest_rows_are_scanned(self, simulator, ask):
         fill(simulator, "elizaos", 130)
+        assert (await ask("elizaos", limit=100)).json()["data"]["total"] == 130
+        # 200 rows are two for each run.
         assert (await ask("elizaos", limit=1)).json()["data"]["total"] == 100
 
     async def test_a_list_is_newest_first_and_answers_304_to_its_etag(self, simulator, ask):
@@ -624,13 +622,13 @@ class TestFaults:
 
     async def test_half_a_body_with_the_length_of_the_whole(self, simulator, ask):
         simulator.fault("casedev", "", CutOff())
-        with pytest.raises(httpx.RemoteProtocolError, match="incomplete message body"):
+        with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
             await ask("casedev")
 
     async def test_half_a_body_with_its_own_length(self, simulator, ask):
         simulator.fault("casedev", "", CutOff(honest_length=True))
         answer = await ask("casedev")
-        with pytest.raises(ValueError, match="Unterminated|Expecting"):
+        with pytest.raises(ValueError, match=r"Unterminated|Expecting"):
             answer.json()
 
     @pytest.mark.parametrize(("effect", "error"), [(Reset(), httpx.ReadError), (Close(), httpx.RemoteProtocolError)])
@@ -671,8 +669,9 @@ class TestLifeOfTheSimulator:
         async with Simulator(ports={"flowyble": port}) as second:
             assert second.urls["flowyble"] == f"http://127.0.0.1:{port}/v1"
             assert (await client.get(second.urls["flowyble"])).status_code == 401
-        with pytest.raises(httpx.ConnectError):
-            await client.get(second.urls["flowyble"])
+        async with httpx.AsyncClient() as fresh:
+            with pytest.raises(httpx.ConnectError):
+                await fresh.get(second.urls["flowyble"])
 
     def test_in_a_thread(self):
         with Simulator().in_thread() as simulator:

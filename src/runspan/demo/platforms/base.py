@@ -6,7 +6,7 @@ The facts are in the modules of the platforms; nothing here is any vendor's beha
 import random
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import ClassVar
@@ -150,7 +150,7 @@ class Platform(ABC):
             self._random.shuffle(rows)
         return Page(rows, next_cursor)
 
-    def _behind(self, agent_id: str | None, after: str | None):
+    def _behind(self, agent_id: str | None, after: str | None) -> Iterator[WorldRun]:
         if self.quirks.unsorted:
             runs = sorted(self.world.newest_first(self.name, agent_id), key=lambda run: zlib.crc32(run.run_id.encode()))
             ids = [run.run_id for run in runs]

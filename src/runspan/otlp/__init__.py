@@ -1,1 +1,50 @@
 """From a Trace to a destination that has acknowledged it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runspan.otlp.base import Exporter
+
+if TYPE_CHECKING:
+    from runspan.config import DestinationConfig
+
+
+def exporter(destination: "DestinationConfig") -> Exporter:
+    """The destination that a configuration names. Nothing is connected or opened before the first request.
+
+    Raises ConfigError where no such SDK exporter is installed.
+    """
+    # Each protocol is imported only where it is spoken: gRPC alone takes a quarter of a second.
+    match destination.protocol:
+        case "http/protobuf":
+            from runspan.otlp.http import HttpExporter
+
+            return HttpExporter(
+                destination.traces_url,
+                headers=destination.revealed_headers,
+                compression=destination.compression,
+                timeout_seconds=destination.timeout.total_seconds(),
+                ca_file=destination.ca_file,
+                client_cert=destination.client_cert,
+                client_key=destination.client_key,
+            )
+        case "grpc":
+            from runspan.otlp.grpc import GrpcExporter
+
+            return GrpcExporter(
+                destination.endpoint,
+                headers=destination.revealed_headers,
+                compression=destination.compression,
+                timeout_seconds=destination.timeout.total_seconds(),
+                ca_file=destination.ca_file,
+                client_cert=destination.client_cert,
+                client_key=destination.client_key,
+            )
+        case "file":
+            from runspan.otlp.file import FileExporter
+
+            return FileExporter(Path(destination.endpoint).expanduser())
+        case "sdk":
+            from runspan.otlp.sdk import SdkExporter
+
+            return SdkExporter.named(destination.endpoint)

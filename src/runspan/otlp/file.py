@@ -1,0 +1,142 @@
+"""A file of OTLP JSON lines, as the Collector's otlpjsonfile receiver reads it: one `ExportTraceServiceRequest` a line.
+
+A trace is acknowledged when its lines are on the disk. Several processes may append to one file, and it may be
+renamed under us (log rotation): it is opened and locked anew for each request.
+"""
+
+import asyncio
+import base64
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from runspan.otlp.base import Answer, AnswerKind, EncodedTrace, Exporter
+
+MAX_LINE_BYTES = 1_000_000
+"""The Collector's file readers cut lines at 1 MiB (`max_log_size`). A longer trace takes several lines."""
+
+_ID_KEYS = ("traceId", "spanId", "parentSpanId")
+_COMES_BACK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOLCK})
+
+
+class FileExporter(Exporter):
+    """Appends to `path`, which is created for its owner alone (0600) where it is missing."""
+
+    max_request_bytes = 4_000_000
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def send(self, traces: Sequence[EncodedTrace]) -> Answer:
+        """Append all traces' lines and wait until they are on the disk."""
+        return await asyncio.to_thread(self._append, traces)
+
+    def _append(self, traces: Sequence[EncodedTrace]) -> Answer:
+        data = b"".join(line for trace in traces for line in otlp_json_lines(trace.payload))
+        try:
+            new = not self._path.exists()
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                _append_whole(fd, data)
+            finally:
+                os.close(fd)
+            if new:
+                _sync_directory(self._path.parent)
+        except OSError as error:
+            kind = AnswerKind.RETRY if error.errno in _COMES_BACK else AnswerKind.WRONG
+            return Answer(kind, f"cannot write {self._path}: {error.strerror}")
+        return Answer(AnswerKind.ACCEPTED)
+
+
+def otlp_json(payload: bytes) -> dict[str, Any]:
+    """A protobuf `ExportTraceServiceRequest` in OTLP/JSON: hex ids, 64-bit numbers as text, enums as numbers."""
+    return _as_json(ExportTraceServiceRequest.FromString(payload))
+
+
+def otlp_json_lines(payload: bytes, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[bytes]:
+    """A request as lines shorter than `max_line_bytes`, its spans shared among them; a longer span has its own line."""
+    return _lines(ExportTraceServiceRequest.FromString(payload), max_line_bytes)
+
+
+def _lines(request: ExportTraceServiceRequest, max_line_bytes: int) -> Iterator[bytes]:
+    line = json.dumps(_as_json(request), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    halves = _halves(request) if len(line) > max_line_bytes else ()
+    if not halves:
+        yield line
+    for half in halves:
+        yield from _lines(half, max_line_bytes)
+
+
+def _halves(request: ExportTraceServiceRequest) -> tuple[ExportTraceServiceRequest, ...]:
+    """The request as two with half of the spans each, or nothing where it has only one span."""
+    total = sum(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
+    if total < 2:
+        return ()
+    halves = (ExportTraceServiceRequest(), ExportTraceServiceRequest())
+    for half, keep in zip(halves, (range(total // 2), range(total // 2, total)), strict=True):
+        place = 0
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                spans = [span for index, span in enumerate(scope.spans, place) if index in keep]
+                place += len(scope.spans)
+                if spans:
+                    part = half.resource_spans.add(resource=resource.resource, schema_url=resource.schema_url)
+                    part.scope_spans.add(scope=scope.scope, schema_url=scope.schema_url, spans=spans)
+    return halves
+
+
+def _as_json(request: ExportTraceServiceRequest) -> dict[str, Any]:
+    tree: dict[str, Any] = json_format.MessageToDict(request, use_integers_for_enums=True)
+    for resource in tree.get("resourceSpans", ()):
+        for scope in resource.get("scopeSpans", ()):
+            for span in scope.get("spans", ()):
+                for ids in (span, *span.get("links", ())):
+                    for key in _ID_KEYS:
+                        # Protobuf's own JSON has bytes in base64; OTLP/JSON has ids in hex.
+                        if key in ids:
+                            ids[key] = base64.b64decode(ids[key]).hex()
+    return tree
+
+
+def _append_whole(fd: int, data: bytes) -> None:
+    """Append all of `data` and sync it, or leave the file as long as it was. A torn last line is cut first."""
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    size = _cut_torn_line(fd)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    except OSError:
+        os.ftruncate(fd, size)
+        raise
+
+
+def _cut_torn_line(fd: int) -> int:
+    """Cut what a writer that died in mid-line left behind its last newline; the size in bytes that remains."""
+    size = end = os.fstat(fd).st_size
+    while end > 0:
+        start = max(0, end - 65536)
+        newline = os.pread(fd, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(fd, end)
+    return end
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

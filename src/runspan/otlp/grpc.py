@@ -1,0 +1,169 @@
+"""OTLP over gRPC (OTLP specification 1.11, "OTLP/gRPC").
+
+Requests go out as the bytes we already have; grpc's stubs would only serialize them again.
+"""
+
+import os
+import re
+import ssl
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import grpc
+import grpc.aio
+
+from runspan.errors import ConfigError
+from runspan.http import environment_proxy
+from runspan.otlp import response
+from runspan.otlp.base import Answer, AnswerKind, EncodedTrace, Exporter
+
+METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+_KINDS = {
+    grpc.StatusCode.CANCELLED: AnswerKind.RETRY,
+    grpc.StatusCode.DEADLINE_EXCEEDED: AnswerKind.RETRY,
+    grpc.StatusCode.ABORTED: AnswerKind.RETRY,
+    grpc.StatusCode.OUT_OF_RANGE: AnswerKind.RETRY,
+    grpc.StatusCode.UNAVAILABLE: AnswerKind.RETRY,
+    grpc.StatusCode.DATA_LOSS: AnswerKind.RETRY,
+    grpc.StatusCode.INVALID_ARGUMENT: AnswerKind.BAD_DATA,
+    grpc.StatusCode.UNAUTHENTICATED: AnswerKind.WRONG,
+    grpc.StatusCode.PERMISSION_DENIED: AnswerKind.WRONG,
+    grpc.StatusCode.UNIMPLEMENTED: AnswerKind.WRONG,
+}
+_HINTS = {
+    grpc.StatusCode.UNAUTHENTICATED: "check the destination's headers",
+    grpc.StatusCode.PERMISSION_DENIED: "check the destination's headers",
+    grpc.StatusCode.UNIMPLEMENTED: "there is no OTLP receiver for traces: check the endpoint",
+}
+# What servers in C++, Python, Go, Java, Node and Rust say; gRPC has no code for it. Rust's says it with OUT_OF_RANGE.
+_TOO_LARGE = re.compile(r"larger than max|exceeds maximum size|message length too large", re.IGNORECASE)
+_NOT_LET_IN = re.compile(r"handshake failed|CERTIFICATE_VERIFY|SSL_ERROR|http1\.x server", re.IGNORECASE)
+
+_CHANNEL_OPTIONS = [
+    # When to try again is decided by `delivery`; by default a channel waits up to two minutes by itself, in which
+    # every request fails at once, whether or not the destination is back.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.primary_user_agent", "runspan"),
+]
+
+
+def kind_of(code: grpc.StatusCode, details: str, *, asked_to_wait: bool) -> AnswerKind:
+    """What a gRPC status means; `asked_to_wait`: it carries a RetryInfo.
+
+    RESOURCE_EXHAUSTED without a RetryInfo must not simply be retried, says the specification: the message is larger
+    than the server takes, or it has no room and does not know until when. The second is FAILED: still due, but slower.
+    """
+    if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE) and _TOO_LARGE.search(details):
+        return AnswerKind.TOO_LARGE
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and asked_to_wait:
+        return AnswerKind.RETRY
+    if code is grpc.StatusCode.UNAVAILABLE and _NOT_LET_IN.search(details):
+        return AnswerKind.WRONG
+    return _KINDS.get(code, AnswerKind.FAILED)
+
+
+class GrpcExporter(Exporter):
+    """Calls `TraceService.Export` at `endpoint`, a URL: `https` speaks TLS, `http` does not.
+
+    Without a port, https means 443 and http OTLP's own 4317. `headers` is called for each request and goes out as
+    metadata, so its names must be lower-case. Proxies come from the environment, as for HTTP.
+    """
+
+    max_request_bytes = 4_000_000
+    """Servers take 4 MiB unless they were told otherwise."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        headers: Callable[[], Mapping[str, str]] = dict,
+        compression: Literal["gzip", "none"] = "gzip",
+        timeout_seconds: float = 10.0,
+        ca_file: Path | None = None,
+        client_cert: Path | None = None,
+        client_key: Path | None = None,
+    ) -> None:
+        self._url = urllib.parse.urlsplit(endpoint)
+        host = self._url.hostname or ""
+        port = self._url.port or (443 if self._url.scheme == "https" else 4317)
+        self._target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._headers = headers
+        self._compression = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
+        self._timeout_seconds = timeout_seconds
+        self._ca_file = ca_file
+        self._client_cert = client_cert
+        self._client_key = client_key
+        self._channel: grpc.aio.Channel | None = None
+
+    async def send(self, traces: Sequence[EncodedTrace]) -> Answer:
+        """One Export call with all traces."""
+        try:
+            headers = self._headers()
+            export: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._connect().unary_unary(METHOD)
+        except (ConfigError, ssl.SSLError) as error:
+            return Answer(AnswerKind.WRONG, str(error))
+        except OSError as error:
+            return Answer(AnswerKind.WRONG, f"cannot read {error.filename}: {error.strerror}")
+        secrets = [*headers.values()]
+        try:
+            body = await export(
+                b"".join(trace.payload for trace in traces),
+                timeout=self._timeout_seconds,
+                metadata=tuple(headers.items()),
+                compression=self._compression,
+            )
+        except grpc.aio.AioRpcError as error:
+            return self._read_error(error, secrets)
+        answer = response.read_response(body, secrets)
+        return answer or Answer(AnswerKind.WRONG, f"{self._target} answered with something that is not OTLP")
+
+    def _connect(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            proxy = environment_proxy(self._url.geturl())
+            options = [*_CHANNEL_OPTIONS, ("grpc.http_proxy", proxy) if proxy else ("grpc.enable_http_proxy", 0)]
+            if self._url.scheme == "https":
+                self._channel = grpc.aio.secure_channel(self._target, self._credentials(), options=options)
+            else:
+                self._channel = grpc.aio.insecure_channel(self._target, options=options)
+        return self._channel
+
+    def _credentials(self) -> grpc.ChannelCredentials:
+        # grpc brings its own list of authorities and knows nothing of SSL_CERT_FILE.
+        from_environment = os.environ.get("SSL_CERT_FILE")
+        ca_file = self._ca_file or (Path(from_environment) if from_environment else None)
+        key_file = self._client_key or self._client_cert
+        return grpc.ssl_channel_credentials(
+            root_certificates=ca_file.read_bytes() if ca_file else None,
+            private_key=key_file.read_bytes() if key_file else None,
+            certificate_chain=self._client_cert.read_bytes() if self._client_cert else None,
+        )
+
+    def _read_error(self, error: grpc.aio.AioRpcError, secrets: Sequence[str]) -> Answer:
+        details = error.details() or ""
+        delay_seconds = _retry_delay_seconds(error)
+        words = response.clean(details, secrets)
+        hint = _HINTS.get(error.code(), "")
+        return Answer(
+            kind_of(error.code(), details, asked_to_wait=delay_seconds is not None),
+            ": ".join(part for part in (f"{self._target} answered {error.code().name}", words, hint) if part),
+            retry_after_seconds=delay_seconds,
+        )
+
+    async def close(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            await self._channel.close()
+
+
+def _retry_delay_seconds(error: grpc.aio.AioRpcError) -> float | None:
+    """The RetryInfo of the google.rpc.Status that gRPC carries in the trailer `grpc-status-details-bin`."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            status = response.read_status(value, json=False)
+            return response.retry_delay_seconds(status) if status else None
+    return None

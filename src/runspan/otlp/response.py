@@ -1,0 +1,71 @@
+"""What OTLP receivers say in their own words, read the same over HTTP and gRPC."""
+
+import re
+from collections.abc import Iterable
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from runspan.otlp.base import Answer, AnswerKind
+
+LONGEST_WORDS = 256
+SHORTEST_SECRET = 8
+"""A header value shorter than this (a tenant's name, a flag) is not taken for a secret in a backend's words."""
+
+
+def read_response(body: bytes, secrets: Iterable[str]) -> Answer | None:
+    """The answer in an `ExportTraceServiceResponse`, protobuf or JSON; None where the body is not one.
+
+    An empty body is the message with nothing in it: everything was accepted.
+    """
+    response = ExportTraceServiceResponse()
+    try:
+        # Some receivers answer JSON to protobuf; no protobuf form of this message begins with a brace.
+        if body.lstrip().startswith(b"{"):
+            json_format.Parse(body, response, ignore_unknown_fields=True)
+        else:
+            response.MergeFromString(body)
+    except (DecodeError, json_format.ParseError, UnicodeDecodeError):
+        return None
+    partial = response.partial_success
+    if not partial.rejected_spans and not partial.error_message:
+        return Answer(AnswerKind.ACCEPTED)
+    return Answer(
+        AnswerKind.PARTIAL, clean(partial.error_message, secrets), rejected_spans=max(0, partial.rejected_spans)
+    )
+
+
+def read_status(body: bytes, *, json: bool) -> Status | None:
+    """The `google.rpc.Status` that a refusal carries; None where the body is not one."""
+    try:
+        return json_format.Parse(body, Status(), ignore_unknown_fields=True) if json else Status.FromString(body)
+    except (DecodeError, json_format.ParseError, UnicodeDecodeError):
+        return None
+
+
+def retry_delay_seconds(status: Status) -> float | None:
+    """What a status' RetryInfo asks for; 0 where it has one without a delay, None where it has none."""
+    for detail in status.details:
+        info = RetryInfo()
+        try:
+            if detail.Unpack(info):
+                return max(0.0, info.retry_delay.ToTimedelta().total_seconds())
+        except (DecodeError, OverflowError):
+            return None
+    return None
+
+
+def clean(text: str, secrets: Iterable[str]) -> str:
+    """A backend's words fit for a log line: one line, at most 256 characters, our own credentials masked.
+
+    Gateways are known to repeat the key that they refuse.
+    """
+    for secret in secrets:
+        # `Bearer abc`, `Basic abc`: the credential may come back without its scheme.
+        for part in {secret, secret.rpartition(" ")[2]}:
+            if len(part) >= SHORTEST_SECRET:
+                text = text.replace(part, "***")
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text).strip()[:LONGEST_WORDS]

@@ -1,0 +1,107 @@
+"""Which tokens and costs a trace may show where, so that no sum over its spans exceeds what the platform reported."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
+
+from runspan.model import NO_USAGE, Cost, Run, Step, Usage
+
+_FIGURES = tuple(field.name for field in fields(Usage))
+_MAX_INT64 = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """How the calls of a run add up to its totals.
+
+    Where the calls say more than the platform's own total, the total counts: theirs are then shown under names that
+    nobody sums (`runspan.usage.reported_...`), with a problem on the root.
+    """
+
+    calls_count_tokens: bool
+    """Whether the calls carry `gen_ai.usage.*`; if not, the root does."""
+    tokens_agree: bool
+    costs_agree: bool
+    unattributed_tokens: int | None
+    """The total less what the calls say; None where either is unknown."""
+    currency: str | None
+    """What an amount without a currency is taken to be in."""
+    currency_assumed: bool
+    problems: tuple[str, ...]
+
+    def unit(self, cost: Cost) -> str:
+        """The last part of a cost's attribute name: `credits`, a currency, or `amount` where none is known."""
+        return cost_unit(cost, self.currency)
+
+
+def account(run: Run, currency: str | None) -> Account:
+    """Compare a run's calls with its totals; amounts without a unit are taken to be in `currency`."""
+    calls = [step for step in walk(run.steps) if step.usage != NO_USAGE]
+    costs = [step.cost for step in walk(run.steps) if step.cost is not None]
+    tokens_agree = not any(_exceeds(name, calls, run.usage) for name in _FIGURES) and _sum_fits(calls, run.usage)
+    costs_agree = _costs_fit(run.cost, costs, currency)
+    total, parts = run.usage.known_total, [step.usage.known_total for step in calls]
+    known = [part for part in parts if part is not None]
+    problems: list[str] = []
+    if not tokens_agree:
+        problems.append("usage: the calls report more tokens than the run")
+    if not costs_agree:
+        problems.append("cost: the calls report more than the run")
+    every_cost = [*costs, *([run.cost] if run.cost else [])]
+    return Account(
+        calls_count_tokens=bool(calls) and tokens_agree,
+        tokens_agree=tokens_agree,
+        costs_agree=costs_agree,
+        unattributed_tokens=total - sum(known) if total is not None and known and tokens_agree else None,
+        currency=currency,
+        currency_assumed=currency is not None and any(cost.unit is None for cost in every_cost),
+        problems=tuple(problems),
+    )
+
+
+def cost_unit(cost: Cost, currency: str | None) -> str:
+    """`credits`, a currency, or `amount` where neither the platform nor the configuration tells one."""
+    unit = re.sub(r"[^a-z0-9]+", "_", (cost.unit or currency or "").lower()).strip("_")
+    return unit or "amount"
+
+
+def sound_usage(usage: Usage) -> Usage:
+    """The usage without figures that cannot be: negative, or beyond 64 bits."""
+    unsound = {
+        name: None
+        for name in _FIGURES
+        if (figure := getattr(usage, name)) is not None and not 0 <= figure <= _MAX_INT64
+    }
+    return replace(usage, **unsound) if unsound else usage
+
+
+def walk(steps: Sequence[Step]) -> Iterator[Step]:
+    """Every step, each before its children."""
+    for step in steps:
+        yield step
+        yield from walk(step.children)
+
+
+def _exceeds(name: str, calls: Sequence[Step], total: Usage) -> bool:
+    limit: int | None = getattr(total, name)
+    return limit is not None and sum(getattr(step.usage, name) or 0 for step in calls) > limit
+
+
+def _sum_fits(calls: Sequence[Step], total: Usage) -> bool:
+    limit = total.known_total
+    if limit is None:
+        return True
+    spent = sum(
+        max(step.usage.total_tokens or 0, (step.usage.input_tokens or 0) + (step.usage.output_tokens or 0))
+        for step in calls
+    )
+    return spent <= limit
+
+
+def _costs_fit(total: Cost | None, costs: Sequence[Cost], currency: str | None) -> bool:
+    if total is None or not total.amount.is_finite():
+        return True
+    unit = cost_unit(total, currency)
+    alike = [cost.amount for cost in costs if cost.amount.is_finite() and cost_unit(cost, currency) == unit]
+    return sum(alike, Decimal(0)) <= total.amount

@@ -1,0 +1,55 @@
+"""Masks what looks like a secret or an e-mail address in text that leaves the bridge."""
+
+import re
+
+MASK = "[redacted]"
+
+_MARGIN_CHARACTERS = 8192
+
+# Every repetition has an upper bound, so that no text takes more than linear time.
+_PATTERNS = (
+    re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]{0,16384}(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?"),
+    re.compile(r"\beyJ[\w-]{8,4096}\.[\w-]{8,8192}(?:\.[\w-]{0,4096})?"),  # JSON web token
+    re.compile(r"(?i:\b(?:bearer|basic))\s{1,8}[\w.~+/=-]{8,8192}"),
+    re.compile(
+        r"\b(?:sk|pk|rk|rt|tv)[-_](?:[a-z]{2,12}[-_]){0,3}[\w-]{12,512}"  # OpenAI, Anthropic, Stripe, case.dev, Runtype
+        r"|\bflw_key_[\w-]{6,512}"
+        r"|\bwhsec_[\w+/=-]{8,512}"
+        r"|\bgh[pousr]_\w{20,255}|\bgithub_pat_\w{20,255}|\bglpat-[\w-]{16,255}"
+        r"|\bxox[abeoprs]-[\w-]{8,255}"
+        r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
+        r"|\bAIza[\w-]{30,64}"
+        r"|\bhf_\w{20,128}|\bnpm_\w{30,64}|\bpypi-[\w-]{20,512}"
+    ),
+    re.compile(r"(?<=://)[^\s/:@]{0,256}:[^\s/@]{1,256}(?=@)"),  # user and password in a URL
+    re.compile(
+        r"(?i)\b[\w-]{0,64}(?:api[-_]?key|secret|token|passw(?:or)?d|authorization|credential)"
+        r"[\"']?\s{0,4}[=:]\s{0,4}[\"']?(?!\[redacted\])[^\s\"',;&}]{4,4096}"
+    ),
+    re.compile(r"\b[\w.%+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"),
+)
+
+_SECRET_KEY = re.compile(
+    r"(?i)api[-_]?key|secret|passw(?:or)?d|passphrase|authorization|credential|private[-_]?key|cookie"
+    r"|(?:^|[-_])(?:access|refresh|auth|id|bearer|session|api)[-_]?token$|^token$"
+)
+
+
+def redact(text: str) -> str:
+    """The text with secrets of well-known forms and e-mail addresses masked."""
+    for pattern in _PATTERNS:
+        text = pattern.sub(MASK, text)
+    return text
+
+
+def redact_start(text: str, wanted_characters: int) -> str:
+    """The masked text, of a very long one only somewhat more than the first `wanted_characters`."""
+    if len(text) <= wanted_characters + _MARGIN_CHARACTERS:
+        return redact(text)
+    # What was cut through at the end of the piece is no longer known as a secret, so that end is never shown.
+    return redact(text[: wanted_characters + 2 * _MARGIN_CHARACTERS])[:-_MARGIN_CHARACTERS]
+
+
+def is_secret_key(key: str) -> bool:
+    """Whether a JSON key by its name holds a secret, whatever its value looks like."""
+    return _SECRET_KEY.search(key) is not None

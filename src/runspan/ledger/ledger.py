@@ -218,28 +218,29 @@ class Ledger:
         cursor: Json | None,
         high_ns: int | None,
         job: str | None = None,
+        force: bool = False,
     ) -> Noted:
         """Store a page's rows together with where the sweep stands after it.
 
         `high_ns` is the latest time on the list's axis that the page has shown. Without a cursor the pass is complete;
         a `poll` or `slow` pass then moves the poll's position up to the latest time the pass has seen, unless it began
-        after the position, or that time is still to come. A job moves no position. Raises LookupError where the sweep
-        was never begun.
+        after the position, or that time is still to come. A job moves no position. With `force` the job makes rows due
+        again that were exported before it. Raises LookupError where the sweep was never begun.
         """
         with self._store.write() as connection:
-            noted = self._note(connection, new_rows, job)
+            noted = self._note(connection, new_rows, job, force=force)
             positions.note_page(connection, self._now(), account, scope, kind, cursor, high_ns)
             return noted
 
-    def note_rows(self, new_rows: Sequence[NewRow], *, job: str | None = None) -> Noted:
-        """Store runs that were named to us one by one, in a file or by a feed."""
+    def note_rows(self, new_rows: Sequence[NewRow], *, job: str | None = None, force: bool = False) -> Noted:
+        """Store runs that were named to us one by one, in a file or by a feed; else as `note_page`."""
         with self._store.write() as connection:
-            return self._note(connection, new_rows, job)
+            return self._note(connection, new_rows, job, force=force)
 
-    def _note(self, connection: Connection, new_rows: Sequence[NewRow], job: str | None) -> Noted:
-        noted, listed, known = rows.note(connection, self._now(), new_rows, job)
+    def _note(self, connection: Connection, new_rows: Sequence[NewRow], job: str | None, *, force: bool) -> Noted:
+        noted, listed = rows.note(connection, self._now(), new_rows, job, force=force)
         if job is not None:
-            jobs.count_listed(connection, job, listed, known)
+            jobs.count_listed(connection, job, listed.listed, listed.known)
         return noted
 
     def agents_listed(
@@ -347,9 +348,9 @@ class Ledger:
             return work.retry(connection, self._now(), source, run_ids, reason_like)
 
     def force(self, refs: Iterable[RunRef], job: str | None) -> int:
-        """Make exported rows due again, for this job; gives how many."""
+        """Make exported rows due again, unless it was this job that exported them; gives how many."""
         with self._store.write() as connection:
-            return work.force(connection, self._now(), refs, job)
+            return rows.force(connection, self._now(), refs, job)
 
     # Rate budget
 

@@ -1,7 +1,7 @@
 """Rows as discovery sees them: new runs are noted, and open ones that have ended become due."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BindParameter,
@@ -75,14 +75,24 @@ def states(connection: Connection, account: Account, run_ids: Iterable[str]) -> 
 
 _NOTED = ("state", "due_ns", "reason", "raw_status", "terminal_seen_ns", "finished_ns", "attempts")
 _LOCATOR = ("agent_id", "agent_name", "room", "created_ns")
-_CHANGEABLE = (*_NOTED, *_LOCATOR, "job")
+_CHANGEABLE = (*_NOTED, *_LOCATOR, "job", "listed_by")
 
 
-def note(connection: Connection, now_ns: int, rows: Sequence[NewRow], job: str | None) -> tuple[Noted, int, int]:
-    """Insert or update the rows; also gives how many are new to the job, and how many of those were over before it.
+class Listed(NamedTuple):
+    """What a job learned from noting some runs: how many it had not seen before, and how many of those were over."""
+
+    listed: int
+    known: int
+
+
+def note(
+    connection: Connection, now_ns: int, rows: Sequence[NewRow], job: str | None, *, force: bool
+) -> tuple[Noted, Listed]:
+    """Insert or update the rows.
 
     A new run is inserted as given. One that was open or expired and has ended takes the new state. Else only what is
-    missing in the locator is filled in, and the job is written down where something is left to do.
+    missing in the locator is filled in. A job takes over what is left to do, and with `force` also what was exported
+    before the job listed it.
     """
     unique: dict[RunRef, NewRow] = {}
     for row in rows:
@@ -92,22 +102,25 @@ def note(connection: Connection, now_ns: int, rows: Sequence[NewRow], job: str |
     stored = _stored(connection, unique)
     inserts: list[dict[str, Any]] = []
     updates: list[dict[str, Any]] = []
-    became_due = listed = over = 0
+    became_due = listed = known = 0
     for ref, row in unique.items():
         values = _values(row, now_ns)
         before = stored.get(ref)
         if before is None:
-            inserts.append(values | _identity(row, now_ns) | {"job": job})
+            inserts.append(values | _identity(row, now_ns) | {"job": job, "listed_by": job})
             continue
-        after = dict(before)
-        if before["state"] in (RowState.OPEN, RowState.EXPIRED) and row.state not in (RowState.OPEN, RowState.EXPIRED):
+        after = before | {name: values[name] for name in _LOCATOR if before[name] is None}
+        state = before["state"]
+        if state in (RowState.OPEN, RowState.EXPIRED) and row.state not in (RowState.OPEN, RowState.EXPIRED):
             after |= {name: values[name] for name in _NOTED}
             became_due += 1
-        after |= {name: values[name] for name in _LOCATOR if before[name] is None}
-        if job is not None and before["job"] != job:
+        if job is not None and before["listed_by"] != job:
             listed += 1
-            if before["state"] in (RowState.EXPORTED, RowState.SKIPPED):
-                over += 1
+            after["listed_by"] = job
+            if force and state == RowState.EXPORTED:
+                after |= _again(now_ns, job)
+            elif state in (RowState.EXPORTED, RowState.SKIPPED):
+                known += 1
             else:
                 after["job"] = job
         if after != before:
@@ -116,10 +129,23 @@ def note(connection: Connection, now_ns: int, rows: Sequence[NewRow], job: str |
     if inserts:
         connection.execute(_insert_unless_known(), inserts)
     if updates:
-        changes = {name: param(name) for name in _CHANGEABLE}
-        connection.execute(update(runs).where(KEY).values(changes), updates)
+        connection.execute(update(runs).where(KEY).values({name: param(name) for name in _CHANGEABLE}), updates)
     noted = Noted(len(inserts), became_due, len(unique) - len(inserts) - became_due)
-    return noted, len(inserts) + listed, over
+    return noted, Listed(len(inserts) + listed, known)
+
+
+def _again(now_ns: int, job: str | None) -> dict[str, Any]:
+    # The digest stays, so that a repeat with other bytes is seen.
+    return {"state": RowState.DUE, "due_ns": now_ns, "finished_ns": None, "attempts": 0, "job": job}
+
+
+def force(connection: Connection, now_ns: int, refs: Iterable[RunRef], job: str | None) -> int:
+    """Make exported rows due again, unless it was this job that exported them; gives how many."""
+    parameters = [key(ref) for ref in refs]
+    if not parameters:
+        return 0
+    again = update(runs).where(KEY, runs.c.state == RowState.EXPORTED, runs.c.job.is_distinct_from(job))
+    return connection.execute(again.values(_again(now_ns, job)), parameters).rowcount
 
 
 def _stored(connection: Connection, refs: Iterable[RunRef]) -> dict[RunRef, dict[str, Any]]:

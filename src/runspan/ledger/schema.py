@@ -85,7 +85,9 @@ runs = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("lease_owner", Text),
     Column("lease_until_ns", BigInteger),
+    # The job whose claims take this row, and the one that listed it last: it may have been exported before.
     Column("job", Text),
+    Column("listed_by", Text),
     Column("digest", Text),
     Column("sent", Boolean, nullable=False, server_default=false()),
     Column("exported_ns", BigInteger),

@@ -41,7 +41,7 @@ class Account:
     tenant: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class NewRow:
     """What discovery says of one run.
 
@@ -107,7 +107,7 @@ class Summary:
     """32 hex digits."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finished:
     """What became of one claimed row.
 
@@ -185,8 +185,8 @@ class JobState(StrEnum):
 class Job:
     """A backfill: the same command finds the same job again.
 
-    `listed` counts the runs its lists and id files named, each once; `known` those of them that had been exported or
-    skipped before it came.
+    `listed` counts the runs its lists and id files named, each once however often the job was stopped; `known` those
+    of them that had been exported or skipped before it came.
     """
 
     id: str

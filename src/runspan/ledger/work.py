@@ -200,13 +200,3 @@ def retry(
     if reason_like is not None:
         change = change.where(runs.c.reason.contains(reason_like, autoescape=True))
     return connection.execute(change.values(state=RowState.DUE, due_ns=now_ns, attempts=0, reason=None)).rowcount
-
-
-def force(connection: Connection, now_ns: int, refs: Iterable[RunRef], job: str | None) -> int:
-    """Make exported rows due again. Their digest stays, so that a repeat which differs is seen."""
-    parameters = [key(ref) for ref in refs]
-    if not parameters:
-        return 0
-    again = update(runs).where(KEY, runs.c.state == RowState.EXPORTED)
-    values = {"state": RowState.DUE, "due_ns": now_ns, "finished_ns": None, "attempts": 0, "job": job}
-    return connection.execute(again.values(values), parameters).rowcount

@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("lease_owner", sa.Text),
         sa.Column("lease_until_ns", sa.BigInteger),
         sa.Column("job", sa.Text),
+        sa.Column("listed_by", sa.Text),
         sa.Column("digest", sa.Text),
         sa.Column("sent", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("exported_ns", sa.BigInteger),

@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Container, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
@@ -114,7 +114,7 @@ def _prose(text: str) -> list[str]:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        inner: dict[str, Any] = value
+        inner = cast("dict[str, Any]", value)
         pairs = ", ".join(f"{_toml_key(key)} = {_toml(one)}" for key, one in inner.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     # Text, numbers, truth values and flat arrays look in TOML as they do in JSON.

@@ -11,6 +11,11 @@ from pydantic_core import CoreSchema, core_schema
 
 from runspan.errors import ConfigError
 
+MASK = "[secret]"
+_SHORTEST_MASKED = 4
+"""A shorter secret would turn up by chance, and masking it everywhere would spell it out."""
+
+_revealed: set[str] = set()
 _REFERENCE = r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+"
 
 
@@ -46,6 +51,7 @@ class Secret:
             raise ConfigError(f"{self.reference} is empty: put the secret there")
         if not (text.isascii() and text.isprintable()):
             raise ConfigError(f"{self.reference} holds more than one line of plain ASCII: put only the secret there")
+        _revealed.add(text)
         return text
 
     def _read(self) -> str:
@@ -86,3 +92,11 @@ class Secret:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"type": "string", "pattern": f"^({_REFERENCE})$"}
+
+
+def mask(text: str) -> str:
+    """`text` without any secret that this process has revealed so far: the last guard of what is logged."""
+    for secret in _revealed:
+        if len(secret) >= _SHORTEST_MASKED:
+            text = text.replace(secret, MASK)
+    return text

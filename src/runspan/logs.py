@@ -1,0 +1,59 @@
+"""Logs: one line per event on standard error, as JSON or for a reader's eyes.
+
+Every event of ours carries a stable `action` that an alert can match; its text is for people. What libraries log
+through the standard library comes out in the same form, with `action` = `library`.
+"""
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from runspan.config import LogConfig
+from runspan.secrets import mask
+
+
+def set_up(config: LogConfig) -> None:
+    """Send all logs of this process to standard error. A second call replaces the first."""
+    level = logging.getLevelNamesMapping()[config.level.upper()]
+    common: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*common, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_MaskingFormatter(foreign_pre_chain=[*common, _of_library], processors=_renderers(config)))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    # Libraries tell of every request and job at INFO: that is for whoever asked for everything.
+    root.setLevel(logging.INFO if config.level == "debug" else max(level, logging.WARNING))
+    logging.getLogger("runspan").setLevel(level)
+
+
+class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return mask(super().format(record))
+
+
+def _renderers(config: LogConfig) -> list[Processor]:
+    terminal = sys.stderr.isatty()
+    if config.format == "json" or (config.format == "auto" and not terminal):
+        # Tracebacks without the values of variables: one of them may be a secret or a prompt.
+        last: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        plain = structlog.dev.plain_traceback
+        last = [structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=plain)]
+    return [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+
+
+def _of_library(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    event["action"] = "library"
+    event["logger"] = event["_record"].name
+    return event

@@ -1,0 +1,83 @@
+"""What the answers of several platforms have in common: envelopes, cursors that may run in circles, trace contexts."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from runspan.errors import SourceUnavailable
+from runspan.model import Json
+from runspan.sources.fields import Fields
+
+REPEATS_BELIEVED = 3
+"""So many times an answer may name the very cursor it was asked with: more is a list that goes nowhere."""
+TRACEPARENT_DEPTH = 4
+
+
+def unwrapped(document: Json) -> Json:
+    """What is inside a `{success, data}` envelope, or the document itself where there is none."""
+    if not isinstance(document, dict):
+        return document
+    fields = cast("dict[str, Json]", document)
+    return fields["data"] if "success" in fields and "data" in fields else fields
+
+
+def rows_of(answer: Fields, key: str, where: str) -> list[Fields]:
+    """The rows of a list answer.
+
+    Raises SourceUnavailable where there is no list: taken for an empty one, it would carry the position past runs.
+    """
+    if not isinstance(answer.value(key), list):
+        raise SourceUnavailable(f"{where} answered without a list of {key}; asking again later")
+    return answer.children(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """How far a list has been paged: Brent's way of telling a circle of cursors while keeping only one old cursor.
+
+    `cursor` is what to ask with next; `mark` an earlier cursor, renewed at each power of two.
+    """
+
+    cursor: str | None = None
+    mark: str | None = None
+    pages: int = 0
+    repeats: int = 0
+
+    @classmethod
+    def resumed(cls, state: Json | None) -> "Walk":
+        """From what `state` gave; None begins at the first page."""
+        return cls() if state is None else cls(*state)
+
+    @property
+    def state(self) -> Json:
+        """As JSON, to be kept between pages."""
+        return [self.cursor, self.mark, self.pages, self.repeats]
+
+    def onward(self, next_cursor: str) -> "Walk | None":
+        """The walk behind a page that named `next_cursor`; None where that leads nowhere new."""
+        if next_cursor == self.cursor:
+            repeats = self.repeats + 1
+            return Walk(self.cursor, self.mark, self.pages, repeats) if repeats <= REPEATS_BELIEVED else None
+        if next_cursor == self.mark:
+            return None
+        pages = self.pages + 1
+        is_power_of_two = pages & (pages - 1) == 0
+        return Walk(next_cursor, next_cursor if is_power_of_two else self.mark, pages)
+
+
+def find_traceparent(*places: Json) -> str | None:
+    """The first text under a key `traceparent` (https://www.w3.org/TR/trace-context/), near the surface."""
+    waiting = [(place, 0) for place in reversed(places)]
+    while waiting:
+        value, depth = waiting.pop()
+        children: list[Json] = []
+        if isinstance(value, dict):
+            fields = cast("dict[str, Json]", value)
+            found = fields.get("traceparent")
+            if isinstance(found, str):
+                return found
+            children = list(fields.values())
+        elif isinstance(value, list):
+            children = cast("list[Json]", value)
+        if depth < TRACEPARENT_DEPTH:
+            waiting.extend((child, depth + 1) for child in reversed(children))
+    return None

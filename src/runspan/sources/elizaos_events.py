@@ -1,0 +1,298 @@
+"""Reads the detail of an elizaOS run, in the shape a 1.7.2 server answers with and in the one the vendor documents.
+
+Every event is a log row, and its timestamp the time at which the row was written, that is the end of what it tells of.
+Rows come in any order; here they are put into one that depends on nothing but the rows.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from runspan.errors import RunUnreadable
+from runspan.model import (
+    AttributeValue,
+    Content,
+    Cost,
+    Json,
+    Message,
+    Run,
+    RunBody,
+    RunStatus,
+    Step,
+    StepError,
+    StepKind,
+    Usage,
+)
+from runspan.sources.answers import unwrapped
+from runspan.sources.fields import MS_NS, Fields
+
+STATUSES = {
+    "completed": RunStatus.SUCCESS,
+    "timeout": RunStatus.TIMEOUT,
+    "error": RunStatus.FAILED,
+    "failed": RunStatus.FAILED,
+    "cancelled": RunStatus.CANCELLED,
+    "canceled": RunStatus.CANCELLED,
+}
+"""The words of the server and of the vendor's documents."""
+IGNORED_STATUSES = frozenset({"self", "off", "muted", "replaced", "noMessageId"})
+"""How a run ends that the agent leaves at once; the list keeps showing it as `started`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    kind: str
+    time_ns: int | None
+    data: Fields
+
+
+def event_kind(event: Fields) -> str:
+    """An event's type in the server's spelling: `action:started` of the vendor's documents is ACTION_STARTED."""
+    return (event.text("type") or "").upper().replace(":", "_")
+
+
+def read_run(body: RunBody, *, include_ignored: bool = False) -> Run:
+    """The run of a body with the document `detail`.
+
+    Of several RUN_ENDED rows the earliest tells status and end: work that goes on behind a timeout writes a second one,
+    whenever it pleases, while the list keeps the first for good. Raises RunUnreadable where the detail is no JSON
+    object.
+    """
+    document = unwrapped(body.documents["detail"])
+    if not isinstance(document, dict):
+        raise RunUnreadable(f"run {body.ref.run_id}: the detail is not a JSON object", retryable=True)
+    problems: list[str] = []
+    detail = Fields(document, problems)
+    documented = detail.value("summary") is None
+    summary = detail if documented else detail.child("summary")
+    rows = _rows(detail)
+    started = next((row for row in rows if row.kind == "RUN_STARTED"), None)
+    ended = next((row for row in rows if row.kind == "RUN_ENDED"), None)
+
+    raw_status = (ended.data.text("status") if ended else None) or summary.text("status")
+    ended_ns = (ended.time_ns if ended else None) or _time_ns(summary, "endedAt", "endTime")
+    failed = ended is not None and ended.data.value("error") not in (None, "")
+    duration_ns = (ended.data if ended else summary).duration_ns("durationMs")
+    started_ns = started.time_ns if started else _time_ns(summary, "startTime")
+    if started_ns is None and ended_ns is not None and duration_ns is not None:
+        started_ns = ended_ns - duration_ns
+    status = _status(raw_status, has_ended=ended is not None or ended_ns is not None, failed=failed)
+    error = ended.data.text("error") if ended else next(iter(summary.texts("errors")), None)
+    tokens = summary.child("tokensUsed")
+    ignored = raw_status in IGNORED_STATUSES and not include_ignored
+    locator = body.ref.locator
+    return Run(
+        ref=body.ref,
+        status=status,
+        raw_status=raw_status,
+        agent_id=locator.agent_id or summary.identifier("agentId"),
+        agent_name=locator.agent_name,
+        conversation_id=summary.identifier("roomId") or locator.room,
+        started_ns=started_ns,
+        ended_ns=ended_ns,
+        duration_ns=duration_ns,
+        usage=Usage(
+            input_tokens=tokens.integer("promptTokens"),
+            output_tokens=tokens.integer("completionTokens"),
+            total_tokens=tokens.integer("totalTokens"),
+        ),
+        error_description=error,
+        steps=_steps(rows),
+        incomplete=started is None and not documented,
+        skip_reason=raw_status if ignored else None,
+        problems=tuple(problems),
+    )
+
+
+def _rows(detail: Fields) -> list[_Row]:
+    rows = [
+        _Row(event_kind(event), event.time_ns("timestamp", MS_NS), event.child("data"))
+        for event in detail.children("events")
+    ]
+    alike = Counter((row.time_ns, row.kind) for row in rows)
+
+    def place(row: _Row) -> tuple[bool, int, str, str]:
+        # Prompts make rows long, so they are written out only where nothing shorter tells two apart.
+        whole = json.dumps(row.data.document, sort_keys=True) if alike[row.time_ns, row.kind] > 1 else ""
+        return row.time_ns is None, row.time_ns or 0, row.kind, whole
+
+    return sorted(rows, key=place)
+
+
+def _status(raw_status: str | None, *, has_ended: bool, failed: bool) -> RunStatus:
+    status = STATUSES.get((raw_status or "").lower(), RunStatus.SUCCESS if has_ended else RunStatus.OPEN)
+    # A run whose processing throws ends as `completed`, with the reason in the event's `error`.
+    return RunStatus.FAILED if failed and status is RunStatus.SUCCESS else status
+
+
+def _steps(rows: Sequence[_Row]) -> tuple[Step, ...]:
+    actions = _actions(rows)
+    ids = {action_id for action_id, _ in actions if action_id is not None}
+    inside: dict[str, list[Step]] = {}
+    steps: list[Step] = []
+    for row in rows:
+        step = _step(row)
+        if step is None:
+            continue
+        # An id unknown in this run is a leftover of an action that threw in another. Embeddings bear the id of whatever
+        # action ran at the time.
+        action_id = row.data.child("actionContext").text("actionId") if step.kind is StepKind.MODEL_CALL else None
+        if action_id in ids:
+            inside.setdefault(action_id, []).append(step)
+        else:
+            steps.append(step)
+    for action_id, action in actions:
+        children = inside.pop(action_id, []) if action_id is not None else []
+        steps.append(replace(action, children=_in_order(children)))
+    return _in_order(steps)
+
+
+def _in_order(steps: Iterable[Step]) -> tuple[Step, ...]:
+    def place(step: Step) -> tuple[int, int, tuple[str, ...]]:
+        end_ns = step.end_ns or step.start_ns or 0
+        return step.start_ns or end_ns - (step.duration_ns or 0), end_ns, step.key
+
+    return tuple(sorted(steps, key=place))
+
+
+def _step(row: _Row) -> Step | None:
+    match row.kind:
+        case "RUN_STARTED" | "RUN_ENDED" | "ACTION_STARTED" | "ACTION_COMPLETED":
+            return None
+        case "MODEL_USED":
+            return _model_call(row)
+        case "EMBEDDING_EVENT":
+            return _embedding(row)
+        case "EVALUATOR_COMPLETED":
+            name = row.data.text("evaluatorName")
+            attributes: Mapping[str, AttributeValue] = {"runspan.elizaos.evaluator": name} if name else {}
+            return _note(row, "evaluator", name or "", attributes)
+        case _:
+            return _note(row, row.kind.lower(), "")
+
+
+def _note(row: _Row, name: str, detail: str, attributes: Mapping[str, AttributeValue] | None = None) -> Step:
+    key = (name, detail, str(row.time_ns))
+    return Step(kind=StepKind.NOTE, key=key, name=name, end_ns=row.time_ns, attributes=attributes or {})
+
+
+def _model_call(row: _Row) -> Step:
+    data = row.data
+    # A slot (TEXT_LARGE), not the name of a model: the server tells none.
+    model_type = data.text("modelType") or ""
+    provider = data.text("provider")
+    duration_ns = data.duration_ns("executionTime")
+    action_id = data.child("actionContext").text("actionId")
+    attributes: dict[str, AttributeValue] = {}
+    if model_type:
+        attributes["runspan.elizaos.model_type"] = model_type
+    if provider:
+        attributes["gen_ai.provider.name"] = provider
+    cost = data.decimal("cost")
+    return Step(
+        kind=StepKind.EMBEDDINGS if "EMBEDDING" in model_type.upper() else StepKind.MODEL_CALL,
+        key=("model", model_type, str(row.time_ns), str(duration_ns), action_id or ""),
+        end_ns=row.time_ns,
+        duration_ns=duration_ns,
+        usage=_usage(data),
+        cost=None if cost is None else Cost(cost),
+        content=Content(input=_said("user", data.value("prompt")), output=_said("assistant", data.value("response"))),
+        attributes=attributes,
+    )
+
+
+def _usage(data: Fields) -> Usage:
+    """Tokens as the server's route could show them (its core never writes any), or as the vendor's documents do."""
+    if data.value("tokens") is not None:
+        tokens = data.child("tokens")
+        return Usage(input_tokens=tokens.integer("prompt"), output_tokens=tokens.integer("completion"))
+    usage = data.child("usage")
+    return Usage(
+        input_tokens=_first_integer(usage, "promptTokens", "inputTokens") or data.integer("inputTokens"),
+        output_tokens=_first_integer(usage, "completionTokens", "outputTokens") or data.integer("outputTokens"),
+        total_tokens=usage.integer("totalTokens"),
+    )
+
+
+def _embedding(row: _Row) -> Step:
+    data = row.data
+    duration_ns = data.duration_ns("durationMs")
+    memory_id = data.text("memoryId") or ""
+    error = StepError("failed") if (data.text("status") or "").lower() == "failed" else None
+    if duration_ns is None:
+        return replace(_note(row, "embedding", memory_id), error=error)
+    key = ("embedding", memory_id, str(row.time_ns), str(duration_ns))
+    return Step(kind=StepKind.EMBEDDINGS, key=key, end_ns=row.time_ns, duration_ns=duration_ns, error=error)
+
+
+def _actions(rows: Sequence[_Row]) -> list[tuple[str | None, Step]]:
+    """The actions with their ids: start and end paired by id, without one by name, in the order of their times."""
+    waiting: dict[tuple[str | None, str], list[int]] = {}
+    pairs: list[tuple[_Row | None, _Row | None]] = []
+    for row in rows:
+        if row.kind == "ACTION_STARTED":
+            waiting.setdefault(_identity(row), []).append(len(pairs))
+            pairs.append((row, None))
+        elif row.kind == "ACTION_COMPLETED":
+            begun = waiting.get(_identity(row))
+            if begun:
+                place = begun.pop(0)
+                pairs[place] = (pairs[place][0], row)
+            else:
+                pairs.append((None, row))
+    return [_action(started, completed) for started, completed in pairs]
+
+
+def _identity(row: _Row) -> tuple[str | None, str]:
+    action_id = _action_id(row)
+    return action_id, "" if action_id else _action_name(row) or ""
+
+
+def _action_id(row: _Row) -> str | None:
+    # Where a start lacks its actionId, its messageId is the same one.
+    return row.data.text("actionId") or (row.data.text("messageId") if row.kind == "ACTION_STARTED" else None)
+
+
+def _action_name(row: _Row) -> str | None:
+    return row.data.text("actionName") or row.data.text("action")
+
+
+def _action(started: _Row | None, completed: _Row | None) -> tuple[str | None, Step]:
+    first = started or completed
+    assert first is not None
+    action_id, name = _action_id(first), _action_name(completed or first) or _action_name(first)
+    attributes: dict[str, AttributeValue] = {"gen_ai.tool.type": "function"}
+    if action_id:
+        attributes["runspan.elizaos.action_id"] = action_id
+    # `success` is true even of actions that failed: the server writes it so where it lost the result. Only a false
+    # can be believed.
+    failed = completed is not None and completed.data.boolean("success") is False
+    return action_id, Step(
+        kind=StepKind.TOOL_CALL,
+        key=("action", action_id) if action_id else ("action", "", name or "", str(first.time_ns)),
+        name=name,
+        start_ns=started.time_ns if started else None,
+        end_ns=completed.time_ns if completed else None,
+        error=StepError("tool_error") if failed else None,
+        content=Content(
+            arguments=completed.data.value("params") if completed else None,
+            result=completed.data.value("result") if completed else None,
+        ),
+        attributes=attributes,
+    )
+
+
+def _said(role: str, value: Json) -> tuple[Message, ...]:
+    if value is None or value == "":
+        return ()
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return (Message(role=role, text=text),)
+
+
+def _time_ns(fields: Fields, *keys: str) -> int | None:
+    return next((time_ns for key in keys if (time_ns := fields.time_ns(key, MS_NS)) is not None), None)
+
+
+def _first_integer(fields: Fields, *keys: str) -> int | None:
+    return next((number for key in keys if (number := fields.integer(key)) is not None), None)

@@ -1,0 +1,403 @@
+"""Runtype: executions per agent; each is a detail, a list of its tool calls, and one payload per call.
+
+The facts are those of the vendor's OpenAPI document and of its page of the detail endpoint. Neither the words of
+`status`, nor the order of the list, nor the field behind `from` and `to` are documented, so nothing here rests on them.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import ClassVar, Literal, cast
+
+from runspan.config import SourceConfig
+from runspan.errors import RunGone, RunUnreadable
+from runspan.model import (
+    Content,
+    Cost,
+    Json,
+    Locator,
+    Message,
+    Run,
+    RunBody,
+    RunRef,
+    RunStatus,
+    Step,
+    StepError,
+    StepKind,
+    Usage,
+)
+from runspan.sources.answers import Walk, find_traceparent, rows_of, unwrapped
+from runspan.sources.base import Listed, Page, Scope, Source, Window
+from runspan.sources.fields import MS_NS, SECOND_NS, Fields
+
+PAGE_LIMIT = 50
+"""As in the vendor's samples: the largest page is not documented."""
+
+STATUSES = {
+    "completed": RunStatus.SUCCESS,
+    "success": RunStatus.SUCCESS,
+    "failed": RunStatus.FAILED,
+    "error": RunStatus.FAILED,
+    "cancelled": RunStatus.CANCELLED,
+    "canceled": RunStatus.CANCELLED,
+    "timeout": RunStatus.TIMEOUT,
+    "timed_out": RunStatus.TIMEOUT,
+}
+FAILED_CALL_STATUSES = frozenset({"failed", "error", "timeout", "timed_out"})
+
+_HTTP_CODE = re.compile(r"\b(?:HTTP(?:/\d(?:\.\d)?)?|status(?: code)?)[\s:]*([45]\d\d)\b", re.ASCII | re.IGNORECASE)
+
+
+class RuntypeConfig(SourceConfig):
+    """One account of Runtype."""
+
+    terminal_statuses: tuple[str, ...] = tuple(STATUSES)
+    """Words of `status` that mean the end, since Runtype documents none. An execution with completedAt has ended
+    too."""
+    tool_time: Literal["end", "start"] = "end"
+    """Whether a tool call's createdAt is its end or its start, which Runtype does not say."""
+    include_external: bool = False
+    """Whether executions that came into Runtype by OTLP are exported: they may be runspan's own."""
+
+
+class Runtype(Source):
+    """The platform `runtype`. Scopes are agents; the list's time axis is `createdAt`."""
+
+    platform = "runtype"
+    default_base_url = "https://api.runtype.com"
+    default_rate = "60/min"
+    config_type: ClassVar[type[SourceConfig]] = RuntypeConfig
+    config: RuntypeConfig
+
+    @staticmethod
+    def auth_headers(api_key: str | None) -> dict[str, str]:
+        """`Authorization: Bearer rt_live_...`."""
+        return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+
+    async def scopes(self) -> Sequence[Scope]:
+        """All agents. Raises SourceUnavailable."""
+        scopes: dict[str, Scope] = {}
+        walk: Walk | None = Walk()
+        while walk is not None:
+            params = {"limit": PAGE_LIMIT, "cursor": walk.cursor}
+            answer = Fields(await self.http.get_json(["v1", "agents"], params), [])
+            for row in rows_of(answer, "data", f"source {self.config.name}: the list of agents"):
+                if agent_id := row.identifier("id"):
+                    scopes[agent_id] = Scope(agent_id, row.text("name"))
+            next_cursor = _next_cursor(answer)
+            walk = walk.onward(next_cursor) if next_cursor else None
+        return tuple(scopes.values())
+
+    async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
+        """One page of an agent's executions; see `Source.page`.
+
+        A run that began before the window and ended in it is listed too: which field the platform's filter reads is
+        not documented.
+        """
+        walk = Walk.resumed(cursor)
+        document = await self.http.get_json(
+            ["v1", "agents", scope.key, "executions"],
+            {
+                "limit": PAGE_LIMIT,
+                "cursor": walk.cursor,
+                "from": iso_time(window.start_ns),
+                "to": None if window.end_ns is None else iso_time(window.end_ns + MS_NS - 1),
+            },
+        )
+        problems: list[str] = []
+        answer = Fields(document, problems)
+        rows: dict[str, Listed] = {}
+        for fields in rows_of(answer, "data", f"source {self.config.name}: the executions of agent {scope.key}"):
+            row = listed(fields, scope, self.config)
+            if row is None:
+                problems.append(f"{fields.path}: no id")
+            elif _is_within(row, window) and (row.run_id not in rows or row.terminal):
+                rows[row.run_id] = row
+        next_cursor = _next_cursor(answer)
+        onward = walk.onward(next_cursor) if next_cursor else None
+        if next_cursor and onward is None:
+            problems.append(f"executions of agent {scope.key}: the cursors run in a circle, what lies behind is unseen")
+        return Page(tuple(rows.values()), onward.state if onward else None, tuple(problems))
+
+    async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
+        """`detail`, `tools` and, with content, `tool/<id>` of each call; see `Source.fetch`."""
+        ref, detail, size_bytes = await self._detail(ref)
+        documents = {"detail": detail}
+        if known_open and not has_ended(Fields(unwrapped(detail), []), self.config):
+            return RunBody(ref, documents, size_bytes)
+        calls = [*_execution(ref), "tool-calls"]
+        try:
+            documents["tools"], tools_bytes = await self.http.get_json_sized(calls)
+        except RunGone:
+            return RunBody(ref, documents, size_bytes)
+        size_bytes += tools_bytes
+        if with_content:
+            for call in Fields(unwrapped(documents["tools"]), []).children("toolCalls"):
+                call_id = call.identifier("id")
+                if call_id is None:
+                    continue
+                try:
+                    payload, payload_bytes = await self.http.get_json_sized([*calls, call_id])
+                except (RunGone, RunUnreadable):
+                    continue  # A call without its payload is still a call.
+                documents[f"tool/{call_id}"] = payload
+                size_bytes += payload_bytes
+        return RunBody(ref, documents, size_bytes)
+
+    def read(self, body: RunBody) -> Run:
+        """See `Source.read`."""
+        return read_execution(body, self.config)
+
+    async def _detail(self, ref: RunRef) -> tuple[RunRef, Json, int]:
+        if ref.locator.agent_id is not None:
+            return ref, *await self.http.get_json_sized(_execution(ref))
+        for scope in await self.scopes():
+            found = replace(ref, locator=replace(ref.locator, agent_id=scope.key, agent_name=scope.agent_name))
+            try:
+                return found, *await self.http.get_json_sized(_execution(found))
+            except RunGone:
+                continue
+        raise RunGone(f"source {self.config.name}: no agent has the execution {ref.run_id}")
+
+
+def listed(row: Fields, scope: Scope, config: RuntypeConfig) -> Listed | None:
+    """A row of the list; None where it has no id."""
+    run_id = row.identifier("executionId") or row.identifier("id")
+    if run_id is None:
+        return None
+    created_ns = row.time_ns("createdAt") or row.time_ns("startedAt")
+    return Listed(
+        run_id=run_id,
+        locator=Locator(
+            agent_id=row.identifier("agentId") or scope.key, agent_name=scope.agent_name, created_ns=created_ns
+        ),
+        terminal=has_ended(row, config),
+        time_ns=created_ns,
+        raw_status=row.text("status"),
+        ended_ns=row.time_ns("completedAt"),
+        skip_reason=_skip_reason(run_id, row, config),
+    )
+
+
+def has_ended(execution: Fields, config: RuntypeConfig) -> bool:
+    """Whether an execution, listed or in detail, is terminal: never merely by not running, since it may be paused."""
+    status = (execution.text("status") or "").lower()
+    return execution.time_ns("completedAt") is not None or status in {word.lower() for word in config.terminal_statuses}
+
+
+def read_execution(body: RunBody, config: RuntypeConfig) -> Run:
+    """The run of a body with the documents `detail`, `tools` and `tool/<id>`, the last two where there are any.
+
+    Raises RunUnreadable where the detail is no JSON object.
+    """
+    document = unwrapped(body.documents["detail"])
+    if not isinstance(document, dict):
+        raise RunUnreadable(f"execution {body.ref.run_id}: the detail is not a JSON object", retryable=True)
+    problems: list[str] = []
+    detail = Fields(document, problems)
+    tools = Fields(unwrapped(body.documents.get("tools")), problems, "tools")
+    payloads = {
+        name.removeprefix("tool/"): Fields(unwrapped(payload), problems, name)
+        for name, payload in body.documents.items()
+        if name.startswith("tool/")
+    }
+    started_ns, ended_ns = detail.time_ns("startedAt"), detail.time_ns("completedAt")
+    created_ns = detail.time_ns("createdAt")
+    calls = [_tool_call(row, payloads, config) for row in tools.children("toolCalls")]
+    iterations = detail.children("iterationDetails")
+    locator = body.ref.locator
+    return Run(
+        ref=body.ref,
+        status=_status(detail, config),
+        raw_status=detail.text("status"),
+        stop_reason=detail.text("stopReason"),
+        agent_id=detail.identifier("agentId") or locator.agent_id,
+        agent_name=locator.agent_name,
+        created_ns=created_ns,
+        started_ns=started_ns,
+        ended_ns=ended_ns,
+        usage=_usage(detail, "totalTokens"),
+        cost=_cost(detail, "totalCost"),
+        steps=_steps(iterations, calls, started_ns or created_ns, ended_ns),
+        steps_reported=detail.integer("iterations"),
+        steps_listed=len(iterations) if detail.value("iterationDetails") is not None else None,
+        parent_run_id=detail.identifier("parentExecutionId"),
+        traceparent=find_traceparent(*map(detail.value, ("metadata", "inputMessages", "agentSpec"))),
+        content=Content(input=_messages(detail.value("inputMessages")), output=_said(detail.value("finalOutput"))),
+        skip_reason=_skip_reason(body.ref.run_id, detail, config),
+        problems=tuple(problems),
+    )
+
+
+def iso_time(time_ns: int) -> str:
+    """An instant as ISO-8601 in UTC, cut to milliseconds."""
+    instant = datetime.fromtimestamp(time_ns // SECOND_NS, UTC)
+    return f"{instant:%Y-%m-%dT%H:%M:%S}.{time_ns % SECOND_NS // MS_NS:03}Z"
+
+
+def _execution(ref: RunRef) -> list[str]:
+    return ["v1", "agents", ref.locator.agent_id or "", "executions", ref.run_id]
+
+
+def _next_cursor(answer: Fields) -> str | None:
+    pagination = answer.child("pagination")
+    return None if pagination.boolean("hasMore") is False else pagination.identifier("nextCursor")
+
+
+def _is_within(row: Listed, window: Window) -> bool:
+    latest_ns = row.ended_ns or row.time_ns
+    if row.terminal and latest_ns is not None and latest_ns < window.start_ns:
+        return False
+    return window.end_ns is None or row.time_ns is None or row.time_ns < window.end_ns
+
+
+def _skip_reason(run_id: str, execution: Fields, config: RuntypeConfig) -> str | None:
+    external = run_id.startswith("otel-") or execution.value("agentSource") == "external"
+    return "external" if external and not config.include_external else None
+
+
+def _status(detail: Fields, config: RuntypeConfig) -> RunStatus:
+    if not has_ended(detail, config):
+        return RunStatus.OPEN
+    status = STATUSES.get((detail.text("status") or "").lower(), RunStatus.SUCCESS)
+    stop_reason = (detail.text("stopReason") or "").lower()
+    if status in (RunStatus.SUCCESS, RunStatus.FAILED) and stop_reason == "timeout":
+        return RunStatus.TIMEOUT
+    if status is RunStatus.SUCCESS and stop_reason == "error":
+        return RunStatus.FAILED
+    return status
+
+
+def _usage(fields: Fields, key: str) -> Usage:
+    """`totalTokens`, `tokensUsed` and `tokens` are untyped: seen are a number, and an object of input and output."""
+    if not isinstance(fields.value(key), dict):
+        return Usage(total_tokens=fields.integer(key))
+    tokens = fields.child(key)
+    return Usage(
+        input_tokens=tokens.integer("input"),
+        output_tokens=tokens.integer("output"),
+        total_tokens=tokens.integer("total"),
+    )
+
+
+def _cost(fields: Fields, key: str) -> Cost | None:
+    amount = fields.decimal(key)
+    return None if amount is None else Cost(amount)
+
+
+def _tool_call(row: Fields, payloads: Mapping[str, Fields], config: RuntypeConfig) -> Step:
+    call_id = row.identifier("id")
+    name = row.text("toolName")
+    logged_ns = row.time_ns("createdAt")
+    failure = row.text("errorMessage")
+    failed = failure is not None or (row.text("status") or "").lower() in FAILED_CALL_STATUSES
+    code = _HTTP_CODE.search(failure or "")
+    payload = payloads.get(call_id or "")
+    return Step(
+        kind=StepKind.TOOL_CALL,
+        key=("tool", call_id) if call_id else ("tool", "", name or "", str(logged_ns)),
+        name=name,
+        start_ns=logged_ns if config.tool_time == "start" else None,
+        end_ns=logged_ns if config.tool_time == "end" else None,
+        duration_ns=row.duration_ns("executionTimeMs"),
+        iteration=row.integer("iteration"),
+        error=StepError(code[1] if code else "tool_error", failure) if failed else None,
+        content=Content(
+            arguments=payload.value("inputParameters") if payload else None,
+            result=payload.value("outputResult") if payload else None,
+        ),
+        attributes={"gen_ai.tool.call.id": call_id} if call_id else {},
+    )
+
+
+def _steps(
+    details: Sequence[Fields], calls: Sequence[Step], started_ns: int | None, ended_ns: int | None
+) -> tuple[Step, ...]:
+    by_iteration: dict[int | None, list[Step]] = {}
+    for call in sorted(calls, key=lambda call: (_logged_ns(call), call.key)):
+        by_iteration.setdefault(call.iteration, []).append(call)
+    loose = by_iteration.pop(None, [])
+    numbered = [(fields.integer("iteration"), fields) for fields in details]
+    numbered.sort(key=lambda pair: (pair[0] is None, pair[0] or 0, json.dumps(pair[1].document, sort_keys=True)))
+    iterations = [
+        _iteration(number, fields, by_iteration.pop(number, []) if number is not None else [])
+        for number, fields in numbered
+    ]
+    iterations += [_iteration(number, None, tools) for number, tools in by_iteration.items()]
+    iterations.sort(key=lambda step: (step.iteration is None, step.iteration or 0))
+    return _with_loose_calls(iterations, loose, started_ns, ended_ns)
+
+
+def _iteration(number: int | None, detail: Fields | None, tools: Sequence[Step]) -> Step:
+    """One turn: its model call, where the detail lists the turn, and the tools it called."""
+    key = ("iteration", "" if number is None else str(number))
+    if detail is None:
+        return Step(kind=StepKind.ITERATION, key=key, iteration=number, children=tuple(tools))
+    # `tokensUsed` is what the detail shows; the stream's event of a finished iteration has `tokens`, `cost` and times.
+    tokens_key = "tokens" if detail.value("tokens") is not None else "tokensUsed"
+    call = Step(
+        kind=StepKind.MODEL_CALL,
+        key=(*key, "chat"),
+        iteration=number,
+        usage=_usage(detail, tokens_key),
+        cost=_cost(detail, "cost"),
+        content=Content(output=_said(detail.value("output"))),
+    )
+    return Step(
+        kind=StepKind.ITERATION,
+        key=key,
+        iteration=number,
+        end_ns=detail.time_ns("completedAt"),
+        duration_ns=detail.duration_ns("duration"),
+        children=(call, *tools),
+    )
+
+
+def _with_loose_calls(
+    iterations: list[Step], loose: Sequence[Step], started_ns: int | None, ended_ns: int | None
+) -> tuple[Step, ...]:
+    """Put tool calls that name no iteration among the iterations, where their time lies.
+
+    Iterations without a time of their own count as equally long.
+    """
+    count = len(iterations)
+    known = [(place, _logged_ns(step)) for place, step in enumerate(iterations) if _logged_ns(step)]
+    steps = list(iterations)
+    for call in reversed(loose):
+        at_ns = _logged_ns(call)
+        first = max((place + 1 for place, time_ns in known if time_ns <= at_ns), default=0)
+        last = min((place for place, time_ns in known if time_ns > at_ns), default=count)
+        place = count
+        if at_ns and started_ns and ended_ns and ended_ns > started_ns:
+            place = round(count * (at_ns - started_ns) / (ended_ns - started_ns))
+        steps.insert(max(first, min(place, last)), call)
+    return tuple(steps)
+
+
+def _logged_ns(step: Step) -> int:
+    times_ns = [child.end_ns or child.start_ns or 0 for child in step.children]
+    return step.end_ns or step.start_ns or max(times_ns, default=0)
+
+
+def _messages(value: Json) -> tuple[Message, ...]:
+    """`inputMessages` is untyped: seen is a list of `{role, content}`."""
+    if not isinstance(value, list):
+        return () if value is None else (Message(role="user", text=_text(value)),)
+    messages: list[Message] = []
+    for item in cast("list[Json]", value):
+        fields = Fields(item if isinstance(item, dict) else {"content": item}, [])
+        content = fields.value("content")
+        if content is not None:
+            messages.append(Message(role=fields.text("role") or "user", text=_text(content)))
+    return tuple(messages)
+
+
+def _said(value: Json) -> tuple[Message, ...]:
+    """An output, which is text in some places of the vendor's documents and an object in others."""
+    return () if value is None else (Message(role="assistant", text=_text(value)),)
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from runspan.config import Start
 from runspan.errors import RunGone, RunUnreadable, SourceRefused, SourceUnavailable
-from runspan.ledger import Ledger, NewRow, Noted, RowState
+from runspan.ledger import Ledger, NewRow, Noted, RowState, Sweep
 from runspan.model import Locator, RunRef
 from runspan.pipeline import standing
 from runspan.pipeline.line import Line
+from runspan.quantities import nanoseconds
 from runspan.sources.base import Listed, Page, Scope, Window
 
 log = structlog.get_logger()
@@ -56,7 +56,7 @@ class Discovery:
     async def poll(self) -> Found:
         """Read every scope from its position minus `overlap`, then look which open runs have ended.
 
-        Raises SourceUnavailable when nothing at all could be read; a single scope that fails is counted and left behind.
+        Raises SourceUnavailable when nothing at all could be read; a single scope that fails is counted and passed by.
         """
         found = await self._sweep_scopes(POLL)
         await self._settle_open()
@@ -72,7 +72,7 @@ class Discovery:
         if not line.source.lists:
             return found
         scopes = await self._scopes()
-        answered = not scopes
+        answered, unavailable = not scopes, None
         for scope in scopes:
             try:
                 await self._sweep(scope, kind, found)
@@ -82,14 +82,13 @@ class Discovery:
             except SourceUnavailable as error:
                 found.failures.append(str(error))
                 log.warning(str(error), action="scope_unavailable", source=line.name, scope=scope.key)
-                last_error = error
-                continue
+                unavailable = error
             except (RunGone, RunUnreadable) as error:
                 answered = True
                 found.failures.append(str(error))
                 log.warning(str(error), action="scope_unreadable", source=line.name, scope=scope.key)
-        if not answered:
-            raise last_error  # pyright: ignore[reportPossiblyUnbound]
+        if unavailable and not answered:
+            raise unavailable
         line.health.succeeded()
         if found.new or found.became_due:
             log.info("runs found", action="runs_found", source=line.name, new=found.new, became_due=found.became_due)
@@ -98,10 +97,10 @@ class Discovery:
 
     async def _scopes(self) -> Sequence[Scope]:
         line = self._line
+        listed_ns = self._now()
         scopes = await line.source.scopes()
-        await asyncio.to_thread(
-            self._ledger.agents_listed, line.account, {s.key: s.agent_name for s in scopes if s.key}
-        )
+        agents = {scope.key: scope.agent_name for scope in scopes if scope.key}
+        await asyncio.to_thread(self._ledger.agents_listed, line.account, agents, listed_ns=listed_ns)
         return [s for s in scopes if not s.key or standing.is_wanted(s.key, s.agent_name, line.config)]
 
     async def _sweep(self, scope: Scope, kind: str, found: Found) -> None:
@@ -109,7 +108,7 @@ class Discovery:
         reach = line.config.overlap if kind == POLL else line.config.lookback
         sweep = await asyncio.to_thread(ledger.sweep, line.account, scope.key, kind)
         if sweep is None or sweep.cursor is None:
-            sweep = await self._begin(scope, kind, reach_ns=standing.ns(reach))
+            sweep = await self._begin(scope, kind, reach_ns=nanoseconds(reach))
         resumed = sweep.cursor is not None
         cursor, high_ns = sweep.cursor, sweep.high_ns
         assert sweep.window_start_ns is not None
@@ -137,14 +136,14 @@ class Discovery:
                 return
             cursor, resumed = page.cursor, True
 
-    async def _begin(self, scope: Scope, kind: str, *, reach_ns: int):  # noqa: ANN202
+    async def _begin(self, scope: Scope, kind: str, *, reach_ns: int) -> Sweep:
         line, ledger = self._line, self._ledger
         poll = await asyncio.to_thread(ledger.sweep, line.account, scope.key, POLL)
         if poll is not None and poll.position_ns is not None:
             position_ns = poll.position_ns
         else:
             known_ns = await asyncio.to_thread(ledger.agent_start_ns, line.account, scope.key) if scope.key else None
-            position_ns = known_ns if known_ns is not None else start_ns(line.config.start, self._now())
+            position_ns = known_ns if known_ns is not None else line.config.start.instant_ns(self._now())
         return await asyncio.to_thread(
             ledger.begin_sweep,
             line.account,
@@ -160,9 +159,16 @@ class Discovery:
         line, ledger = self._line, self._ledger
         if not await asyncio.to_thread(ledger.open_ids, line.account, 1):
             return
+        listed_ns = self._now()
         still_open = await line.source.open_run_ids()
         if still_open is not None:
-            ended = await asyncio.to_thread(ledger.settle_open, line.account, still_open)
+            ended = await asyncio.to_thread(
+                ledger.settle_open,
+                line.account,
+                still_open,
+                listed_ns=listed_ns,
+                ask_again=lambda age_ns: standing.ask_interval(age_ns, line.config.poll_every),
+            )
             if ended:
                 line.wake.set()
 
@@ -199,11 +205,6 @@ def rows_of_ids(entries: Sequence[tuple[str, Locator]], line: Line, now_ns: int)
         )
         for run_id, locator in entries
     ]
-
-
-def start_ns(start: Start, now_ns: int) -> int:
-    """The instant at which a source that was never read before begins."""
-    return start.instant_ns(now_ns)
 
 
 def report_problems(page: Page, source: str, scope: Scope) -> None:

@@ -31,18 +31,21 @@ class Health:
     paused_until_ns: int = 0
     last_success_ns: int | None = None
     last_error: str | None = None
+    refused: bool = False
+    """The last failure was about our key: waiting does not help."""
 
     def succeeded(self) -> None:
         """The source gave a usable answer."""
         if self.failures:
             log.info("source answers again", action="source_up", source=self.name, failures=self.failures)
         self.failures = 0
+        self.refused = False
         self.paused_until_ns = 0
         self.last_success_ns = self.now()
 
     def failed(self, error: SourceUnavailable) -> None:
         """The source gave none; a refused key is an error that a person must mend, the rest a warning."""
-        refused = isinstance(error, SourceRefused)
+        self.refused = refused = isinstance(error, SourceRefused)
         floor_seconds = REFUSED_FLOOR_SECONDS if refused else PAUSE_FLOOR_SECONDS
         pause_seconds = min(floor_seconds * 2 ** min(self.failures, 10), PAUSE_CEILING_SECONDS)
         pause_seconds = max(pause_seconds * random.uniform(0.9, 1.1), error.retry_after_seconds or 0.0)  # noqa: S311

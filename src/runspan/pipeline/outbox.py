@@ -95,15 +95,15 @@ class Outbox:
             try:
                 await self._send(batch)
             finally:
-                self.sending = 0
                 async with self._room:
+                    self.sending = 0
                     self._in_flight_bytes -= sum(parcel.body_bytes for parcel in batch)
                     self._room.notify_all()
 
     async def drain(self) -> None:
         """Return when nothing is waiting to be sent."""
-        while self._queue or self.sending:
-            await asyncio.sleep(0.01)
+        async with self._room:
+            await self._room.wait_for(lambda: not (self._queue or self.sending))
 
     async def _send(self, batch: Sequence[Parcel]) -> None:
         differing = await asyncio.to_thread(

@@ -8,6 +8,7 @@ from datetime import timedelta
 from runspan.config import SourceConfig
 from runspan.ledger import NewRow, RowState
 from runspan.model import RunRef
+from runspan.quantities import nanoseconds
 from runspan.sources.base import Listed
 
 OPEN_ASK_CEILING = timedelta(minutes=15)
@@ -19,53 +20,49 @@ RETRY_CEILING = timedelta(minutes=15)
 FRESH = timedelta(hours=1)
 
 
-def ns(duration: timedelta) -> int:
-    """A duration in nanoseconds, exact."""
-    return (duration.days * 86_400 + duration.seconds) * 1_000_000_000 + duration.microseconds * 1_000
-
-
 def settled_at(now_ns: int, ended_ns: int | None, settle: timedelta) -> int:
     """When a run first seen terminal now may be exported: at once if it ended long ago, else after the settle delay."""
-    if ended_ns is not None and ended_ns < now_ns - ns(settle + SETTLED_MARGIN):
+    if ended_ns is not None and ended_ns < now_ns - nanoseconds(settle + SETTLED_MARGIN):
         return now_ns
-    return now_ns + ns(settle)
+    return now_ns + nanoseconds(settle)
 
 
-def next_ask(now_ns: int, since_ns: int, poll_every: timedelta) -> int:
-    """When an open run is asked for again: the older it is, the less often, between `poll_every` and 15 minutes."""
-    age_ns = max(0, now_ns - since_ns)
-    return now_ns + min(max(age_ns // 10, ns(poll_every)), ns(OPEN_ASK_CEILING))
+def ask_interval(age_ns: int, poll_every: timedelta) -> int:
+    """How long until an open run is asked for again: a tenth of its age, between `poll_every` and 15 minutes."""
+    return min(max(age_ns // 10, nanoseconds(poll_every)), nanoseconds(OPEN_ASK_CEILING))
 
 
 def retry_at(now_ns: int, attempts: int, asked_seconds: float | None = None) -> int:
-    """When a failed row is tried again: doubling from 2 seconds to 15 minutes, or later if the platform asked for it."""
-    wait_ns = min(ns(RETRY_FLOOR) << min(attempts, 20), ns(RETRY_CEILING))
+    """When a failed row is tried again: doubling from 2 seconds to 15 minutes, or as late as the platform asked."""
+    wait_ns = min(nanoseconds(RETRY_FLOOR) << min(attempts, 20), nanoseconds(RETRY_CEILING))
     return now_ns + max(wait_ns, int((asked_seconds or 0.0) * 1e9))
 
 
-def row_of(
-    listed: Listed, account_ref: RunRef, config: SourceConfig, now_ns: int, probe_after_seconds: float
-) -> NewRow:
-    """The row that a listed run becomes when it is new: skipped, due after its settle delay, or open."""
-    created_ns = listed.locator.created_ns
-    terminal_seen_ns = None
+def row_of(listed: Listed, ref: RunRef, config: SourceConfig, now_ns: int, probe_after_seconds: float) -> NewRow:
+    """The row that a listed run becomes when it is new: skipped, due after its settle delay, or open.
+
+    `probe_after_seconds`, where not 0: an open run of that age may have ended without its list saying so.
+    """
+    state, due_ns, terminal_seen_ns = RowState.OPEN, None, None
     if listed.skip_reason is not None:
-        state, due_ns = RowState.SKIPPED, None
+        state = RowState.SKIPPED
     elif listed.terminal:
         state, due_ns = RowState.DUE, settled_at(now_ns, listed.ended_ns, config.settle)
         terminal_seen_ns = now_ns
     else:
-        since_ns = min(created_ns or now_ns, now_ns)
-        state = RowState.OPEN
-        due_ns = max(next_ask(now_ns, since_ns, config.poll_every), since_ns + int(probe_after_seconds * 1e9))
+        since_ns = min(ref.locator.created_ns or now_ns, now_ns)
+        if probe_after_seconds:
+            due_ns = max(now_ns, since_ns + int(probe_after_seconds * 1e9))
+        else:
+            due_ns = now_ns + ask_interval(now_ns - since_ns, config.poll_every)
     return NewRow(
-        ref=account_ref,
+        ref=ref,
         source=config.name,
         state=state,
         due_ns=due_ns,
         reason=listed.skip_reason,
         raw_status=listed.raw_status,
-        created_ns=created_ns,
+        created_ns=ref.locator.created_ns,
         terminal_seen_ns=terminal_seen_ns,
     )
 

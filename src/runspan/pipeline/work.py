@@ -13,12 +13,13 @@ import structlog
 
 from runspan.errors import RunGone, RunUnreadable, SourceGarbled, SourceUnavailable
 from runspan.ledger import Claim, Finished, Ledger, RowState, Summary
-from runspan.model import Run, RunBody, RunStatus
+from runspan.model import Run, RunBody, RunRef, RunStatus
 from runspan.otlp.encode import encode
 from runspan.pipeline import standing
 from runspan.pipeline.line import Line
 from runspan.pipeline.outbox import Outbox, Parcel
 from runspan.projection import project
+from runspan.quantities import nanoseconds
 from runspan.trace import Trace
 
 log = structlog.get_logger()
@@ -34,7 +35,7 @@ FAILING_FOR = timedelta(hours=1)
 class Work:
     """Brings one source's due rows to the outbox, `concurrency` at a time.
 
-    `job`: only the rows of this backfill. `on_finished` hears of every row that ended without a delivery.
+    `job`: only the rows of this backfill.
     """
 
     def __init__(
@@ -45,15 +46,14 @@ class Work:
         now: Callable[[], int],
         *,
         job: str | None = None,
-        on_finished: Callable[[Finished], None] = lambda finished: None,
     ) -> None:
         self._line = line
         self._ledger = ledger
         self._outbox = outbox
         self._now = now
         self._job = job
-        self._on_finished = on_finished
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], RunRef] = {}
+        self._error: BaseException | None = None
         self._failing_since_ns: dict[str, int] = {}
         self._stopping = False
 
@@ -62,8 +62,13 @@ class Work:
         self._stopping = True
         self._line.wake.set()
 
+    @property
+    def under_way(self) -> list[RunRef]:
+        """The runs whose rows are claimed and not yet handed over."""
+        return list(self._tasks.values())
+
     async def run(self) -> None:
-        """Work until `stop`; for a job, until none of its rows is due any more."""
+        """Work until `stop`; for a job, until none of its rows is due any more. Raises LedgerUnusable."""
         states = (RowState.DUE, RowState.OPEN) if self._job else (RowState.DUE, RowState.OPEN, RowState.EXPIRED)
         try:
             while not self._stopping:
@@ -76,6 +81,8 @@ class Work:
                     await self._rest(states)
             if self._tasks:
                 await asyncio.wait(self._tasks)
+            if self._error:
+                raise self._error
         except asyncio.CancelledError:
             for task in self._tasks:
                 task.cancel()
@@ -95,11 +102,11 @@ class Work:
     def _start(self, claim: Claim) -> None:
         self._outbox.fetching += 1
         task = asyncio.create_task(self._process(claim))
-        self._tasks.add(task)
+        self._tasks[task] = claim.ref
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         self._line.wake.set()
         if not task.cancelled() and (error := task.exception()):
             self._error = error
@@ -126,7 +133,7 @@ class Work:
     async def _job_is_done(self) -> bool:
         assert self._job
         counts = await asyncio.to_thread(self._ledger.job_counts, self._job)
-        return not counts.get(RowState.DUE)
+        return not counts.states.get(RowState.DUE)
 
     async def _process(self, claim: Claim) -> None:
         try:
@@ -140,7 +147,6 @@ class Work:
             await self._outbox.put(step)
             return
         await asyncio.to_thread(self._ledger.finish, [step])
-        self._on_finished(step)
 
     async def _fetch_and_map(self, claim: Claim) -> Parcel | Finished:
         line, ref = self._line, claim.ref
@@ -188,19 +194,19 @@ class Work:
     def _still_open(self, claim: Claim, run: Run, now_ns: int) -> Parcel | Finished:
         config = self._line.config
         since_ns = min(run.created_ns or run.started_ns or claim.first_seen_ns, claim.first_seen_ns)
-        if now_ns - claim.first_seen_ns < standing.ns(config.open_for):
-            due_ns = standing.next_ask(now_ns, since_ns, config.poll_every)
+        if now_ns - claim.first_seen_ns < nanoseconds(config.open_for):
+            due_ns = now_ns + standing.ask_interval(now_ns - since_ns, config.poll_every)
             return Finished(claim.ref, RowState.OPEN, due_ns=due_ns, raw_status=run.raw_status)
         if config.export_expired:
             trace = project(as_incomplete(run), self._line.projection)
             return Parcel(claim, encode(trace), summary_of(run, trace), run.raw_status, 0)
-        due_ns = now_ns + standing.ns(standing.EXPIRED_ASK_EVERY)
+        due_ns = now_ns + nanoseconds(standing.EXPIRED_ASK_EVERY)
         return Finished(claim.ref, RowState.EXPIRED, reason="open for longer than open_for", due_ns=due_ns)
 
     def _gone(self, claim: Claim, error: RunGone) -> Finished:
         now_ns, created_ns = self._now(), claim.ref.locator.created_ns
         grace_ns = int(self._line.source.gone_grace_seconds * 1e9)
-        is_fresh = created_ns is None or now_ns - created_ns < standing.ns(standing.FRESH)
+        is_fresh = created_ns is None or now_ns - created_ns < nanoseconds(standing.FRESH)
         if is_fresh and now_ns - claim.first_seen_ns < grace_ns:
             due_ns = standing.retry_at(now_ns, claim.attempts)
             return Finished(claim.ref, RowState.DUE, reason=str(error), due_ns=due_ns, count_attempt=True)
@@ -214,7 +220,7 @@ class Work:
         others_pass = (self._line.health.last_success_ns or 0) > since_ns
         attempts = claim.attempts + 1
         garbled = isinstance(error, SourceGarbled) and attempts >= GARBLED_ATTEMPTS
-        failing = attempts >= FAILING_ATTEMPTS and now_ns - since_ns > standing.ns(FAILING_FOR)
+        failing = attempts >= FAILING_ATTEMPTS and now_ns - since_ns > nanoseconds(FAILING_FOR)
         if others_pass and (garbled or failing):
             return self._quarantined(claim, str(error), retryable=True)
         due_ns = standing.retry_at(now_ns, claim.attempts, error.retry_after_seconds)

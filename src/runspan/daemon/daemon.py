@@ -1,0 +1,180 @@
+"""The daemon: polls on a schedule, works off what is due, and stops in order.
+
+APScheduler keeps the times (in memory: the schedule is the configuration, the progress is the ledger); one `Work` per
+source and one outbox do the rest. SIGTERM and SIGINT end it alike: nothing new is claimed, what is under way is
+delivered and marked within `DRAIN_SECONDS`, and what is not stays due.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from runspan.config import Config
+from runspan.daemon.web import serve
+from runspan.errors import LedgerUnusable, RunspanError, SourceUnavailable
+from runspan.ledger import Ledger
+from runspan.metrics import Metrics
+from runspan.pipeline.assembly import Pipeline, pipeline
+from runspan.pipeline.discovery import Discovery
+from runspan.pipeline.line import Line
+from runspan.pipeline.work import Work
+from runspan.quantities import nanoseconds
+
+log = structlog.get_logger()
+
+DRAIN_SECONDS = 9.0
+LEASE_RENEWAL = timedelta(minutes=2)
+PRUNE_EVERY = timedelta(hours=1)
+START_SPREAD_SECONDS = 0.5
+"""Sources begin one after the other, so that they do not knock all at once."""
+
+
+async def run(config: Config, ledger: Ledger, *, stop: asyncio.Event | None = None) -> None:
+    """Run until SIGTERM, SIGINT or `stop`.
+
+    Raises LedgerUnusable (also where another daemon holds the ledger) and ConfigError.
+    """
+    stopping = stop or asyncio.Event()
+    metrics = Metrics(ledger)
+    with ledger.hold_daemon():
+        async with pipeline(config, ledger, on_marked=metrics.on_marked) as line_up, _signals(stopping):
+            _greet(line_up)
+            metrics.watch(line_up)
+            daemon = Daemon(line_up)
+            async with serve(config.web, line_up, metrics):
+                await daemon.run(stopping)
+
+
+class Daemon:
+    """Drives one pipeline by the clock."""
+
+    def __init__(self, line_up: Pipeline) -> None:
+        self._pipeline = line_up
+        self._works = [Work(line, line_up.ledger, line_up.outbox, line_up.now) for line in line_up.lines]
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        )
+        self._fatal: asyncio.Future[None] | None = None
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until `stopping`, then drain. Raises what ended the work if it was not asked to stop."""
+        self._fatal = asyncio.get_running_loop().create_future()
+        self._schedule()
+        self._scheduler.start()
+        outbox = asyncio.create_task(self._pipeline.outbox.run())
+        works = [asyncio.create_task(work.run()) for work in self._works]
+        stopped = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait([stopped, self._fatal, outbox, *works], return_when=asyncio.FIRST_COMPLETED)
+            self._scheduler.pause()
+            for task in (self._fatal, outbox, *works):
+                if task.done():
+                    task.result()
+            log.info("stopping: what is under way is finished first", action="stopping")
+            for work in self._works:
+                work.stop()
+            await self._drain(works, outbox)
+        finally:
+            self._scheduler.shutdown(wait=False)
+            for task in (stopped, outbox, *works):
+                task.cancel()
+            await asyncio.gather(stopped, outbox, *works, return_exceptions=True)
+        log.info("stopped", action="stopped")
+
+    async def _drain(self, works: list[asyncio.Task[None]], outbox: asyncio.Task[None]) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await asyncio.gather(*works)
+                await self._pipeline.outbox.drain()
+        except TimeoutError:
+            log.warning("not all could be finished in time; the rest stays due", action="drain_timeout")
+
+    def _schedule(self) -> None:
+        begin = datetime.now(UTC)
+        for index, line in enumerate(self._pipeline.lines):
+            discovery = Discovery(line, self._pipeline.ledger, self._pipeline.now)
+            offset = timedelta(seconds=START_SPREAD_SECONDS * index)
+            if line.source.lists:
+                self._every(line.config.poll_every, begin + offset, _look, line, discovery.poll)
+                sweep_every = line.config.sweep_every
+                self._every(sweep_every, begin + offset + sweep_every, _look, line, discovery.look_back)
+            self._every(PRUNE_EVERY, begin + offset, self._prune, line)
+        self._every(LEASE_RENEWAL, begin + LEASE_RENEWAL, self._renew)
+
+    def _every(
+        self, interval: timedelta, first: datetime, job: Callable[..., Coroutine[Any, Any, None]], *args: object
+    ) -> None:
+        async def guarded() -> None:
+            try:
+                await job(*args)
+            except LedgerUnusable as error:
+                if self._fatal and not self._fatal.done():
+                    self._fatal.set_exception(error)
+            except RunspanError as error:
+                log.error(str(error), action="job_failed")
+
+        self._scheduler.add_job(  # pyright: ignore[reportUnknownMemberType]
+            guarded, "interval", seconds=interval.total_seconds(), next_run_time=first
+        )
+
+    async def _prune(self, line: Line) -> None:
+        before_ns = self._pipeline.now() - nanoseconds(self._pipeline.config.ledger.retention)
+        pruned = await asyncio.to_thread(self._pipeline.ledger.prune, line.account, before_ns=before_ns)
+        if pruned:
+            log.info("old rows forgotten", action="pruned", source=line.name, rows=pruned)
+
+    async def _renew(self) -> None:
+        refs = [ref for work in self._works for ref in work.under_way]
+        await asyncio.to_thread(self._pipeline.ledger.renew, refs)
+
+
+async def _look(line: Line, look: Callable[[], Awaitable[object]]) -> None:
+    if line.health.paused_seconds:
+        return
+    try:
+        await look()
+    except SourceUnavailable as error:
+        line.health.failed(error)
+
+
+def _greet(line_up: Pipeline) -> None:
+    if line_up.ledger.created:
+        log.warning(
+            "this ledger is new: runs since `start` are sent; if you expected an old one, is its volume mounted?",
+            action="ledger_created",
+        )
+    destination = line_up.config.destination
+    before = line_up.ledger.remember_destination(destination.endpoint)
+    if before:
+        log.warning(
+            f"the destination was {before} before: older runs are not in {destination.endpoint}; "
+            "`runspan backfill --force` sends them there too",
+            action="destination_changed",
+        )
+    for line in line_up.lines:
+        log.info(
+            "source starts",
+            action="source_started",
+            source=line.name,
+            platform=line.source.platform,
+            tenant=line.source.tenant,
+            lists=line.source.lists,
+        )
+
+
+@contextlib.asynccontextmanager
+async def _signals(stopping: asyncio.Event) -> AsyncGenerator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,114 @@
+"""The daemon's window: /healthz, /readyz, /metrics and a page for people. It only shows; nothing here accepts data."""
+
+import asyncio
+import contextlib
+import html
+from collections.abc import AsyncGenerator, Generator, Iterator
+from datetime import UTC, datetime
+
+import uvicorn
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from runspan.config import WebConfig
+from runspan.errors import ConfigError
+from runspan.metrics import Metrics
+from runspan.pipeline.assembly import Pipeline
+
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">
+<title>runspan</title><style>body{{font:15px system-ui;margin:2rem}}table{{border-collapse:collapse}}
+td,th{{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}}.bad{{color:#b00}}</style></head><body>
+<h1>runspan</h1><p>Destination <code>{endpoint}</code>: {destination}</p>
+<table><tr><th>source</th><th>platform</th><th>state</th><th>last answer</th><th>runs</th></tr>{rows}</table>
+</body></html>"""
+
+
+@contextlib.asynccontextmanager
+async def serve(config: WebConfig, pipeline: Pipeline, metrics: Metrics) -> AsyncGenerator[int]:
+    """Serve while the context lasts; gives the port. Raises ConfigError where the address cannot be had."""
+    settings = uvicorn.Config(
+        app(pipeline, metrics), host=config.host, port=config.port, log_config=None, access_log=False, lifespan="off"
+    )
+    server = _Server(settings)
+    try:
+        socket = settings.bind_socket()
+    except SystemExit:
+        raise ConfigError(f"web.listen: cannot listen on {config.listen}; is the port in use?") from None
+    serving = asyncio.create_task(server.serve(sockets=[socket]))
+    try:
+        yield socket.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the daemon stops in one place and in order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def app(pipeline: Pipeline, metrics: Metrics) -> Starlette:
+    """The ASGI application."""
+
+    async def healthz(request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(request: Request) -> Response:
+        troubles = list(_troubles(pipeline))
+        return JSONResponse({"ready": not troubles, "troubles": troubles}, status_code=503 if troubles else 200)
+
+    async def show_metrics(request: Request) -> Response:
+        text = await asyncio.to_thread(metrics.expose)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    async def status(request: Request) -> Response:
+        return HTMLResponse(await asyncio.to_thread(_page, pipeline))
+
+    return Starlette(
+        routes=[
+            Route("/", status),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", show_metrics),
+        ]
+    )
+
+
+def _troubles(pipeline: Pipeline) -> Iterator[str]:
+    delivery = pipeline.outbox.delivery
+    if not delivery.healthy:
+        yield f"destination: {delivery.last_error}"
+    for line in pipeline.lines:
+        if line.health.failures:
+            yield f"source {line.name}: {line.health.last_error}"
+        elif line.source.lists and line.health.last_success_ns is None:
+            yield f"source {line.name}: not read yet"
+
+
+def _page(pipeline: Pipeline) -> str:
+    counts: dict[str, list[str]] = {}
+    for count in pipeline.ledger.counts():
+        reason = f" ({count.reason})" if count.reason else ""
+        counts.setdefault(count.source, []).append(f"{count.rows} {count.state.value}{reason}")
+    rows: list[str] = []
+    for line in pipeline.lines:
+        health = line.health
+        state = f'<span class="bad">{html.escape(health.last_error or "")}</span>' if health.failures else "well"
+        answered = _instant(health.last_success_ns)
+        runs = html.escape(", ".join(counts.get(line.name, ["none yet"])))
+        cells = (html.escape(line.name), line.source.platform, state, answered, runs)
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    delivery = pipeline.outbox.delivery
+    destination = "well" if delivery.healthy else f'<span class="bad">{html.escape(delivery.last_error or "")}</span>'
+    endpoint = html.escape(pipeline.config.destination.endpoint)
+    return PAGE.format(endpoint=endpoint, destination=destination, rows="".join(rows))
+
+
+def _instant(time_ns: int | None) -> str:
+    return "-" if time_ns is None else datetime.fromtimestamp(time_ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

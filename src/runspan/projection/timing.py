@@ -88,9 +88,9 @@ def run_interval(run: Run) -> Interval:
 
 def lay_out(steps: Sequence[Step], run: Interval) -> tuple[Placed, ...]:
     """Every step, as a tree, with its place inside the run."""
-    nodes = [_Node(step, run) for step in steps]
+    nodes = _nodes(steps, run)
     _place(nodes, run, run.start_ns, run.end_ns)
-    return tuple(node.placed() for node in nodes)
+    return _all_placed(steps, nodes)
 
 
 class _Node:
@@ -100,7 +100,7 @@ class _Node:
 
     def __init__(self, step: Step, run: Interval) -> None:
         self.step = step
-        self.children = [_Node(child, run) for child in step.children if not is_instant(child)]
+        self.children = _nodes(step.children, run)
         start, end = sound_time(step.start_ns), sound_time(step.end_ns)
         self.duration = _sound_duration(step.duration_ns)
         if self.duration is not None:
@@ -168,16 +168,22 @@ class _Node:
     def placed(self) -> Placed:
         assert self.start is not None
         assert self.end is not None
-        children = iter(self.children)
         shown = self.duration == self.end - self.start and self.timing is Timing.REPORTED
         return Placed(
             self.step,
             Interval(self.start, self.end, self.timing, None if shown else self.duration),
-            tuple(
-                Placed(child, None, ()) if is_instant(child) else next(children).placed()
-                for child in self.step.children
-            ),
+            _all_placed(self.step.children, self.children),
         )
+
+
+def _nodes(steps: Sequence[Step], run: Interval) -> list[_Node]:
+    """A node for each step that is more than an instant."""
+    return [_Node(step, run) for step in steps if not is_instant(step)]
+
+
+def _all_placed(steps: Sequence[Step], nodes: Sequence[_Node]) -> tuple[Placed, ...]:
+    remaining = iter(nodes)
+    return tuple(Placed(step, None, ()) if is_instant(step) else next(remaining).placed() for step in steps)
 
 
 def _place(nodes: Sequence[_Node], run: Interval, window_start: int, window_end: int) -> None:

@@ -1,0 +1,51 @@
+"""`runspan id`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runspan.cli import settings
+
+if TYPE_CHECKING:
+    from runspan.config import Config
+
+
+def id(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id on its platform.")],
+    platform: Annotated[str, typer.Option(help="flowyble, runtype, elizaos, casedev, or a plug-in's.")],
+    tenant: Annotated[
+        str | None, typer.Option(help="Default: that of the configured source, else the platform's origin.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("-c", "--config", metavar="FILE", help="For tenant and URL.")] = None,
+) -> None:
+    """Print the trace id that a run has, and its root span's id; nothing is asked, all is computed."""
+    from runspan.projection import ids
+
+    configured = settings.load(config) if config else None
+    trace = ids.trace_id(platform, tenant or _tenant(platform, configured), run)
+    typer.echo(f"trace_id {trace.hex()}\nroot_span_id {ids.root_span_id(trace).hex()}")
+    if configured and configured.destination.trace_url:
+        typer.echo(f"url {configured.destination.trace_url.replace('{trace_id}', trace.hex())}")
+
+
+def _tenant(platform: str, config: "Config | None") -> str:
+    from runspan.errors import ConfigError
+    from runspan.http import origin_of
+    from runspan.sources import platforms
+
+    known = platforms()
+    if platform not in known:
+        raise ConfigError(f"unknown platform {platform}; known are {', '.join(known)}")
+    if config:
+        tenants = {
+            source.tenant or origin_of(source.base_url) for source in config.source if source.platform == platform
+        }
+        if len(tenants) == 1:
+            return tenants.pop()
+        if tenants:
+            raise ConfigError(f"several {platform} tenants are configured: say which with --tenant")
+    base_url = known[platform].default_base_url
+    if base_url is None:
+        raise ConfigError(f"{platform} has no address of its own: say which with --tenant")
+    return origin_of(base_url)

@@ -1,0 +1,28 @@
+"""`runspan init`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it; - for standard output.")] = Path("config.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a configuration in which every key is explained."""
+    from runspan import config_example, sources
+    from runspan.errors import ConfigError
+
+    text = config_example.example(sources.platforms())
+    if path == Path("-"):
+        typer.echo(text, nl=False)
+        return
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{path} exists already: name another file, or replace it with --force") from None
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+    typer.echo(f"{path} written: set name, platform and api_key of its source, then try `runspan check -c {path}`")

@@ -355,6 +355,10 @@ def _describe(error: BaseException) -> str:
         return "no answer in time"
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+            cause = cause.certificate_error
+        elif isinstance(cause, aiohttp.ClientConnectorError):
+            cause = cause.os_error
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"TLS: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError):

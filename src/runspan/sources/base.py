@@ -29,6 +29,12 @@ class Window:
     start_ns: int
     end_ns: int | None = None
 
+    def holds(self, time_ns: int | None) -> bool:
+        """Whether an instant lies in it; what has no time may lie in any window."""
+        if time_ns is None:
+            return True
+        return self.start_ns <= time_ns and (self.end_ns is None or time_ns < self.end_ns)
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:

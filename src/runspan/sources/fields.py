@@ -8,9 +8,11 @@ itself, since a value may be content. Nothing here raises.
 import json
 import math
 import re
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import NoReturn, cast
+from itertools import groupby
+from typing import NoReturn, TypeVar, cast
 
 from runspan.model import Json
 
@@ -20,6 +22,8 @@ MAX_INTEGER = 2**63 - 1
 """What an OTLP integer and an OTLP time can hold; as nanoseconds it is a day in April 2262."""
 MAX_PROBLEMS = 100
 """A body of a million broken rows must not become a million lines."""
+
+_Place = TypeVar("_Place", bound=tuple[int | str, ...])
 
 _NUMBER = re.compile(r"[+-]?\d{1,40}(\.\d{0,40})?([eE][+-]?\d{1,3})?", re.ASCII)
 _ISO_TIME = re.compile(
@@ -166,8 +170,26 @@ class Fields:
             self._note(self._at(key), why)
 
     def _note(self, path: str, why: str) -> None:
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(f"{path}: {why}")
+        line = f"{path}: {why}"
+        if len(self.problems) < MAX_PROBLEMS and line not in self.problems:
+            self.problems.append(line)
+
+
+def in_order(rows: Iterable[Fields], place: Callable[[Fields], _Place]) -> list[Fields]:
+    """Rows by their place; those of one place in an order that is their own, not that of the platform's answer."""
+    ordered: list[Fields] = []
+    for _, group in groupby(sorted(rows, key=place), key=place):
+        equals = list(group)
+        ordered += sorted(equals, key=lambda row: canonical(row.document)) if len(equals) > 1 else equals
+    return ordered
+
+
+def canonical(value: Json) -> str:
+    """One text for equal values; what is nested too deeply to be written down gives an empty one."""
+    try:
+        return json.dumps(value, sort_keys=True)
+    except RecursionError:
+        return ""
 
 
 def _encodable(text: str) -> str:

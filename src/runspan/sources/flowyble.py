@@ -1,0 +1,292 @@
+"""Flowyble: runs are asked for by id, and each tells its steps in one document.
+
+No list of runs is documented, so ids come from a file, standard input or the feed; where an account does have a list,
+the configuration describes it. Steps carry a number, the iteration (one turn of the model) they belong to and how long
+the tool took, but no times: those are inferred when the trace is laid out. Facts: docs.flowyble.com.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, cast
+
+from pydantic import model_validator
+
+from runspan.config import SourceConfig, refusal, refuse
+from runspan.errors import RunGone, RunUnreadable
+from runspan.http import Client
+from runspan.model import (
+    NO_CONTENT,
+    NO_USAGE,
+    AttributeValue,
+    Content,
+    Cost,
+    Json,
+    Locator,
+    Message,
+    Run,
+    RunBody,
+    RunRef,
+    RunStatus,
+    Step,
+    StepKind,
+    Usage,
+)
+from runspan.sources import runlist
+from runspan.sources.answers import rows_of, unwrapped
+from runspan.sources.base import Listed, Page, Scope, Source, Window
+from runspan.sources.fields import Fields, canonical, in_order
+
+STATUSES = {
+    "completed": RunStatus.SUCCESS,
+    "failed": RunStatus.FAILED,
+    "cancelled": RunStatus.CANCELLED,
+    "canceled": RunStatus.CANCELLED,
+    "pending": RunStatus.OPEN,
+    "running": RunStatus.OPEN,
+}
+LAST = 2**63
+
+
+class FlowybleConfig(SourceConfig):
+    """One account of Flowyble."""
+
+    list: runlist.ListConfig | None = None
+    """How runs can be listed, if they can. Default: ids come from --ids-file, standard input or the feed."""
+
+    @model_validator(mode="after")
+    def _list_has_agents(self) -> "FlowybleConfig":
+        if self.list and not runlist.scope_keys(self.list, self.agents):
+            refuse([refusal(("list", "agents"), "missing: the path has {agentId}, so say which agents' runs to list")])
+        return self
+
+
+class Flowyble(Source):
+    """The platform `flowyble`."""
+
+    platform: ClassVar[str] = "flowyble"
+    default_base_url: ClassVar[str | None] = "https://api.flowyble.com/v1"
+    default_rate: ClassVar[str] = "90/min"
+    config_type: ClassVar[type[SourceConfig]] = FlowybleConfig
+
+    def __init__(self, config: SourceConfig, http: Client) -> None:
+        super().__init__(config, http)
+        self._list = cast("FlowybleConfig", config).list
+        self._scopes = [Scope(key) for key in runlist.scope_keys(self._list, config.agents)] if self._list else []
+
+    @staticmethod
+    def auth_headers(api_key: str | None) -> dict[str, str]:
+        """The key in a header of its own."""
+        return {"x-api-key": api_key} if api_key else {}
+
+    @property
+    def lists(self) -> bool:
+        """Whether a list is configured and there."""
+        return bool(self._scopes)
+
+    async def scopes(self) -> Sequence[Scope]:
+        """The configured agents, or one scope for a list of them all."""
+        return tuple(self._scopes)
+
+    async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
+        """A page of the configured list; see `Source.page`.
+
+        A list that is not there is an error once, and is not asked for again.
+        """
+        assert self._list is not None
+        where = f"source {self.config.name}: {self._list.path}"
+        path = runlist.segments(self._list, scope.key)
+        try:
+            document = await self.http.get_json(path, runlist.params(self._list, cursor))
+        except (RunGone, RunUnreadable) as error:
+            if cursor is not None:
+                raise RunUnreadable(f"{error}: this place in the list is not known any more", retryable=True) from None
+            self._scopes = [other for other in self._scopes if other != scope]
+            raise RunGone(
+                f"{error}: there is no such list, so it is not asked for again; mend list.path of source "
+                f"{self.config.name}, or give run ids by --ids-file or the feed"
+            ) from None
+        answer = runlist.Answer.of(document, self._list.items_path)
+        items = rows_of(answer.envelope, answer.key, where)
+        rows = [listed for item in items if (listed := self._listed(item, scope)) is not None]
+        onward = runlist.onward(self._list, cursor, answer, rows, window)
+        return Page(tuple(row for row in rows if window.holds(row.time_ns)), onward, tuple(answer.problems))
+
+    async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
+        """The run's one document; while it is open, the shorter one without steps. See `Source.fetch`."""
+        run = ("agents", "run", ref.run_id)
+        if known_open:
+            document, size_bytes = await self.http.get_json_sized((*run, "status"))
+            if read_status(Fields(unwrapped(document), [])) is RunStatus.OPEN:
+                return RunBody(ref, {"detail": document}, size_bytes)
+        document, size_bytes = await self.http.get_json_sized((*run, "details"))
+        return RunBody(ref, {"detail": document}, size_bytes)
+
+    def read(self, body: RunBody) -> Run:
+        """The document as a Run; see `read_run`."""
+        return read_run(body)
+
+    def _listed(self, row: Fields, scope: Scope) -> Listed | None:
+        assert self._list is not None
+        run_id, time_ns = row.identifier(self._list.id_field), row.time_ns(self._list.time_field)
+        if run_id is None:
+            row.problems.append(f"{row.path}: no {self._list.id_field}")
+            return None
+        agent_id = row.identifier("agentId") or scope.key or None
+        return Listed(
+            run_id,
+            Locator(agent_id=agent_id, created_ns=row.time_ns("createdAt")),
+            terminal=is_run(row) and read_status(row) is not RunStatus.OPEN,
+            time_ns=time_ns,
+            raw_status=row.text("status"),
+            ended_ns=row.time_ns("finishedAt"),
+        )
+
+
+def read_run(body: RunBody) -> Run:
+    """The document `detail` as a Run; pure. Raises RunUnreadable where it is no run at all."""
+    detail = Fields(unwrapped(body.documents.get("detail")), [])
+    if not is_run(detail):
+        raise RunUnreadable("Flowyble's answer has neither a status nor an end: it is no run", retryable=True)
+    status = read_status(detail)
+    rows = in_order(detail.children("steps"), by_number)
+    return Run(
+        ref=body.ref,
+        status=status,
+        raw_status=detail.text("status"),
+        agent_id=detail.identifier("agentId"),
+        created_ns=detail.time_ns("createdAt"),
+        started_ns=detail.time_ns("startedAt"),
+        ended_ns=detail.time_ns("finishedAt"),
+        usage=Usage(total_tokens=detail.integer("tokensUsed")),
+        cost=read_credits(detail),
+        error_description=None if status is RunStatus.SUCCESS else detail.text("errorMessage"),
+        steps=(*read_iterations(rows), *read_final_answer(detail)),
+        steps_reported=detail.integer("stepsExecuted"),
+        steps_listed=len(rows),
+        content=read_conversation(detail),
+        problems=tuple(detail.problems),
+    )
+
+
+def is_run(detail: Fields) -> bool:
+    """Whether a document tells at least how a run stands."""
+    return detail.text("status") is not None or detail.time_ns("finishedAt") is not None
+
+
+def read_status(detail: Fields) -> RunStatus:
+    """How the run stands; an unknown status is over if the run has an end, and failed if it has an error."""
+    known = STATUSES.get((detail.text("status") or "").lower())
+    if known is not None:
+        return known
+    if detail.time_ns("finishedAt") is None:
+        return RunStatus.OPEN
+    return RunStatus.FAILED if detail.text("errorMessage") else RunStatus.SUCCESS
+
+
+def read_credits(detail: Fields) -> Cost | None:
+    """What the run cost, in the platform's own credits."""
+    amount = detail.decimal("creditsUsed")
+    return None if amount is None else Cost(amount, "credits")
+
+
+def read_iterations(rows: Iterable[Fields]) -> list[Step]:
+    """The steps, grouped by the turn of the model they belong to; a step that names none stands for itself."""
+    turns: dict[tuple[int | None, int], list[Fields]] = {}
+    for index, row in enumerate(rows):
+        number = row.integer("iterationNumber")
+        turns.setdefault((number, index if number is None else 0), []).append(row)
+    return [
+        read_tool_call(turn[0]) if number is None else read_iteration(number, turn)
+        for (number, _), turn in turns.items()
+    ]
+
+
+def read_iteration(number: int, rows: Sequence[Fields]) -> Step:
+    """One turn of the model: its call, then the tools it called for."""
+    model_call = Step(
+        kind=StepKind.MODEL_CALL,
+        key=("chat", str(number)),
+        usage=read_usage(rows),
+        content=read_reasoning(rows),
+    )
+    return Step(
+        kind=StepKind.ITERATION,
+        key=("iteration", str(number)),
+        iteration=number,
+        children=(model_call, *(read_tool_call(row) for row in rows if calls_a_tool(row))),
+    )
+
+
+def read_tool_call(row: Fields) -> Step:
+    """One step: a tool, what it was given, what it gave back, and how long it took."""
+    number = row.integer("stepNumber")
+    attributes: dict[str, AttributeValue] = {"gen_ai.tool.type": "extension"}
+    if number is not None:
+        attributes["runspan.step"] = number
+    return Step(
+        kind=StepKind.TOOL_CALL,
+        key=step_key(row),
+        name=row.text("toolName"),
+        duration_ns=row.duration_ns("duration"),
+        content=Content(arguments=row.json_text("inputData"), result=row.json_text("outputData")),
+        attributes=attributes,
+    )
+
+
+def read_usage(rows: Sequence[Fields]) -> Usage:
+    """The tokens of an iteration: each of its steps repeats them, so the first that has them counts."""
+    for row in rows:
+        tokens = row.child("tokenUsage")
+        usage = Usage(input_tokens=tokens.integer("inputTokens"), output_tokens=tokens.integer("outputTokens"))
+        if usage != NO_USAGE:
+            return usage
+    return NO_USAGE
+
+
+def read_reasoning(rows: Sequence[Fields]) -> Content:
+    """What the model thought before it called these tools; parallel calls repeat one thought."""
+    thoughts = dict.fromkeys(text for row in rows if (text := row.text("reasoning")))
+    return Content(output=tuple(Message(role="assistant", reasoning=thought) for thought in thoughts))
+
+
+def read_final_answer(detail: Fields) -> list[Step]:
+    """The model's last call, which gave the answer. It is no step, so nothing is known of it but that it was."""
+    answer = detail.text("finalOutput")
+    if answer is None:
+        return []
+    return [
+        Step(
+            kind=StepKind.MODEL_CALL,
+            key=("final_answer",),
+            content=Content(output=(Message(role="assistant", text=answer),)),
+            attributes={"runspan.call": "final_answer"},
+        )
+    ]
+
+
+def read_conversation(detail: Fields) -> Content:
+    """What the run was asked and what it answered."""
+    asked, answered = detail.text("userMessage"), detail.text("finalOutput")
+    if asked is None and answered is None:
+        return NO_CONTENT
+    return Content(
+        input=(Message(role="user", text=asked),) if asked else (),
+        output=(Message(role="assistant", text=answered),) if answered else (),
+    )
+
+
+def calls_a_tool(row: Fields) -> bool:
+    """Whether a step is more than a thought."""
+    return any(row.value(name) not in (None, "") for name in ("toolName", "inputData", "outputData"))
+
+
+def step_key(row: Fields) -> tuple[str, ...]:
+    """The step's own id, else what of it never changes; numbers alone do not do, since they can be double."""
+    step_id = row.identifier("id")
+    immutable = ("stepNumber", "iterationNumber", "toolName", "duration")
+    return ("step", step_id) if step_id else ("step", *(canonical(row.value(name)) for name in immutable))
+
+
+def by_number(row: Fields) -> tuple[int]:
+    """A step's place in its run; a step without a number stands last."""
+    number = row.integer("stepNumber")
+    return (LAST if number is None else number,)

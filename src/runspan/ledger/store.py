@@ -10,9 +10,8 @@ import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, NullPool, Pool, QueuePool, StaticPool, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from runspan.errors import ConfigError, LedgerUnusable
@@ -85,7 +84,7 @@ def open_store(url: str, *, read_only: bool, must_exist: bool) -> Store:
     """
     path = _path(url)
     if path is None:
-        engine = _engine("", poolclass=StaticPool)
+        engine = _engine(":memory:", StaticPool)
         with explained(None), engine.begin() as connection:
             _build(connection)
         return Store(engine, None, created=True)
@@ -103,7 +102,7 @@ def open_store(url: str, *, read_only: bool, must_exist: bool) -> Store:
                 f"the ledger at {path} is an empty file: it was cut off; restore it from a backup, "
                 f"or remove it to start anew (runs of the last days will then be sent again)"
             )
-        engine = _engine(f"file:{_quoted(path)}?mode={'ro' if read_only else 'rw'}&uri=true")
+        engine = _engine(f"{path.as_uri()}?mode={'ro' if read_only else 'rw'}", QueuePool)
         try:
             _check(engine, path)
             _update(engine, path, read_only=read_only)
@@ -127,18 +126,15 @@ def _path(url: str) -> Path | None:
     return Path(parsed.database).expanduser().absolute()
 
 
-def _quoted(path: Path) -> str:
-    # In SQLite's URI form of a file name, these would end the name; SQLAlchemy splits at the `?` too.
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+def _engine(database: str, pool: type[Pool]) -> Engine:
+    """An engine on `database`, in SQLite's URI form."""
 
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(
+            database, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_SECONDS, check_same_thread=False
+        )
 
-def _engine(database: str, **options: Any) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{database}",
-        connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
-        hide_parameters=True,
-        **options,
-    )
+    engine = create_engine("sqlite://", creator=connect, poolclass=pool, hide_parameters=True)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
@@ -164,7 +160,7 @@ def _create(path: Path) -> bool:
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:
-        engine = _engine(f"file:{_quoted(draft)}?mode=rw&uri=true", poolclass=NullPool)
+        engine = _engine(f"{draft.as_uri()}?mode=rw", NullPool)
         with engine.begin() as connection:
             _build(connection)
         os.link(draft, path)

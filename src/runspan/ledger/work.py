@@ -96,7 +96,7 @@ _FINISH = (
         or_(
             runs.c.lease_owner == param("by"),
             # An acknowledged delivery is a fact, whoever holds the lease by now: not marking it would send it again.
-            and_(param("new_state") == RowState.EXPORTED, runs.c.state.not_in(SETTLED)),
+            and_(param("new_state") == RowState.EXPORTED, runs.c.finished_ns.is_(None)),
         ),
     )
     .values(

@@ -1,11 +1,10 @@
 """`runspan id`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runspan.cli import settings
+from runspan.cli.options import OptionalConfigFile, load_config
 
 if TYPE_CHECKING:
     from runspan.config import Config
@@ -17,12 +16,12 @@ def id(
     tenant: Annotated[
         str | None, typer.Option(help="Default: that of the configured source, else the platform's origin.")
     ] = None,
-    config: Annotated[Path | None, typer.Option("-c", "--config", metavar="FILE", help="For tenant and URL.")] = None,
+    config: OptionalConfigFile = None,
 ) -> None:
     """Print the trace id that a run has, and its root span's id; nothing is asked, all is computed."""
     from runspan.projection import ids
 
-    configured = settings.load(config) if config else None
+    configured = load_config(config) if config else None
     trace = ids.trace_id(platform, tenant or _tenant(platform, configured), run)
     typer.echo(f"trace_id {trace.hex()}\nroot_span_id {ids.root_span_id(trace).hex()}")
     if configured and configured.destination.trace_url:

@@ -9,7 +9,7 @@ from bisect import bisect_right, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from runspan.errors import RunUnreadable
 from runspan.model import Run, Step, StepKind
@@ -139,10 +139,8 @@ class _Node:
     @property
     def envelops(self) -> bool:
         """Whether it has no place of its own but that of its children."""
-        if not self.children or self.anchored:
-            return self.step.kind is StepKind.ITERATION and bool(self.children)
         if self.step.kind is StepKind.ITERATION:
-            return True
+            return bool(self.children)
         untimed = self.reported_start is None and self.reported_end is None
         return untimed and any(child.has_time for child in self.children)
 
@@ -254,10 +252,12 @@ def _fill(waiting: Sequence[tuple[_Node, int]], begin: int, end: int, run: Inter
         blocks = [[node for node, _ in block] for _, block in groupby(waiting, key=lambda pair: pair[1])]
     taken = sum(max(node.duration or 0 for node in block) for block in blocks)
     shares = iter(_shares(max(0, room - taken), [node.step for node, _ in waiting if node.elastic]))
+    lengths = [next(shares) if block[0].elastic else max(node.duration or 0 for node in block) for block in blocks]
+    # Where even that is too long, steps overlap: each starts early enough for all behind it to end in time.
+    latest = list(accumulate((end - length for length in reversed(lengths)), min))[::-1]
     cursor = begin
-    for block in blocks:
-        length = next(shares) if block[0].elastic else max(node.duration or 0 for node in block)
-        start = max(run.start_ns, min(cursor, end - length))
+    for block, length, latest_start in zip(blocks, lengths, latest, strict=True):
+        start = max(run.start_ns, min(cursor, latest_start))
         for node in block:
             if node.elastic:
                 start = node.reported_start or start

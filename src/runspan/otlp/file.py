@@ -6,6 +6,7 @@ renamed under us (log rotation): it is opened and locked anew for each request.
 
 import asyncio
 import base64
+import contextlib
 import errno
 import fcntl
 import json
@@ -115,7 +116,9 @@ def _append_whole(fd: int, data: bytes) -> None:
             view = view[os.write(fd, view) :]
         os.fsync(fd)
     except OSError:
-        os.ftruncate(fd, size)
+        # Where even that fails, the next writer cuts the torn line.
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, size)
         raise
 
 

@@ -16,7 +16,6 @@ from runspan.otlp.sdk import SdkExporter, readable_spans
 from tests.otlp_store import OtlpStore, refuse
 from tests.traces import encoded_trace
 
-
 ROOT = Path(__file__).parents[2]
 
 

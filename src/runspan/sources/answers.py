@@ -1,5 +1,6 @@
-"""What the answers of several platforms have in common: envelopes, cursors that may run in circles, trace contexts."""
+"""What the answers of several platforms have in common: envelopes, circling cursors, untyped texts, trace contexts."""
 
+import json
 from dataclasses import dataclass
 from typing import cast
 
@@ -62,6 +63,16 @@ class Walk:
         pages = self.pages + 1
         is_power_of_two = pages & (pages - 1) == 0
         return Walk(next_cursor, next_cursor if is_power_of_two else self.mark, pages)
+
+
+def as_text(value: Json) -> str:
+    """A text as it is, any other JSON written down; empty where it is nested too deeply for that."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    except RecursionError:
+        return ""
 
 
 def find_traceparent(*places: Json) -> str | None:

@@ -4,8 +4,6 @@ Every event is a log row, and its timestamp the time at which the row was writte
 Rows come in any order; here they are put into one that depends on nothing but the rows.
 """
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,8 +22,8 @@ from runspan.model import (
     StepKind,
     Usage,
 )
-from runspan.sources.answers import unwrapped
-from runspan.sources.fields import MS_NS, Fields
+from runspan.sources.answers import as_text, unwrapped
+from runspan.sources.fields import MS_NS, Fields, in_order
 
 STATUSES = {
     "completed": RunStatus.SUCCESS,
@@ -106,18 +104,14 @@ def read_run(body: RunBody, *, include_ignored: bool = False) -> Run:
 
 
 def _rows(detail: Fields) -> list[_Row]:
-    rows = [
+    def place(event: Fields) -> tuple[bool, int, str]:
+        time_ns = event.time_ns("timestamp", MS_NS)
+        return time_ns is None, time_ns or 0, event_kind(event)
+
+    return [
         _Row(event_kind(event), event.time_ns("timestamp", MS_NS), event.child("data"))
-        for event in detail.children("events")
+        for event in in_order(detail.children("events"), place)
     ]
-    alike = Counter((row.time_ns, row.kind) for row in rows)
-
-    def place(row: _Row) -> tuple[bool, int, str, str]:
-        # Prompts make rows long, so they are written out only where nothing shorter tells two apart.
-        whole = json.dumps(row.data.document, sort_keys=True) if alike[row.time_ns, row.kind] > 1 else ""
-        return row.time_ns is None, row.time_ns or 0, row.kind, whole
-
-    return sorted(rows, key=place)
 
 
 def _status(raw_status: str | None, *, has_ended: bool, failed: bool) -> RunStatus:
@@ -284,10 +278,7 @@ def _action(started: _Row | None, completed: _Row | None) -> tuple[str | None, S
 
 
 def _said(role: str, value: Json) -> tuple[Message, ...]:
-    if value is None or value == "":
-        return ()
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return (Message(role=role, text=text),)
+    return () if value is None or value == "" else (Message(role=role, text=as_text(value)),)
 
 
 def _time_ns(fields: Fields, *keys: str) -> int | None:

@@ -4,7 +4,6 @@ The facts are those of the vendor's OpenAPI document and of its page of the deta
 `status`, nor the order of the list, nor the field behind `from` and `to` are documented, so nothing here rests on them.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,9 +27,9 @@ from runspan.model import (
     StepKind,
     Usage,
 )
-from runspan.sources.answers import Walk, find_traceparent, rows_of, unwrapped
+from runspan.sources.answers import Walk, as_text, find_traceparent, rows_of, unwrapped
 from runspan.sources.base import Listed, Page, Scope, Source, Window
-from runspan.sources.fields import MS_NS, SECOND_NS, Fields
+from runspan.sources.fields import MS_NS, SECOND_NS, Fields, in_order
 
 PAGE_LIMIT = 50
 """As in the vendor's samples: the largest page is not documented."""
@@ -319,12 +318,10 @@ def _steps(
     for call in sorted(calls, key=lambda call: (_logged_ns(call), call.key)):
         by_iteration.setdefault(call.iteration, []).append(call)
     loose = by_iteration.pop(None, [])
-    numbered = [(fields.integer("iteration"), fields) for fields in details]
-    numbered.sort(key=lambda pair: (pair[0] is None, pair[0] or 0, json.dumps(pair[1].document, sort_keys=True)))
-    iterations = [
-        _iteration(number, fields, by_iteration.pop(number, []) if number is not None else [])
-        for number, fields in numbered
-    ]
+    iterations: list[Step] = []
+    for detail in in_order(details, lambda row: (row.integer("iteration") is None, row.integer("iteration") or 0)):
+        number = detail.integer("iteration")
+        iterations.append(_iteration(number, detail, by_iteration.pop(number, []) if number is not None else []))
     iterations += [_iteration(number, None, tools) for number, tools in by_iteration.items()]
     iterations.sort(key=lambda step: (step.iteration is None, step.iteration or 0))
     return _with_loose_calls(iterations, loose, started_ns, ended_ns)
@@ -384,20 +381,16 @@ def _logged_ns(step: Step) -> int:
 def _messages(value: Json) -> tuple[Message, ...]:
     """`inputMessages` is untyped: seen is a list of `{role, content}`."""
     if not isinstance(value, list):
-        return () if value is None else (Message(role="user", text=_text(value)),)
+        return () if value is None else (Message(role="user", text=as_text(value)),)
     messages: list[Message] = []
     for item in cast("list[Json]", value):
         fields = Fields(item if isinstance(item, dict) else {"content": item}, [])
         content = fields.value("content")
         if content is not None:
-            messages.append(Message(role=fields.text("role") or "user", text=_text(content)))
+            messages.append(Message(role=fields.text("role") or "user", text=as_text(content)))
     return tuple(messages)
 
 
 def _said(value: Json) -> tuple[Message, ...]:
     """An output, which is text in some places of the vendor's documents and an object in others."""
-    return () if value is None else (Message(role="assistant", text=_text(value)),)
-
-
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return () if value is None else (Message(role="assistant", text=as_text(value)),)

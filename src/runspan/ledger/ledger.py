@@ -101,6 +101,12 @@ class Ledger:
             opened.close()
             raise
 
+    @staticmethod
+    def exists(url: str) -> bool:
+        """Whether there is a ledger file at `url` already. Raises ConfigError for a URL that is none."""
+        path = store.path_of(url)
+        return path is not None and path.exists()
+
     @property
     def folder(self) -> Path | None:
         """The folder of the database file; None in memory."""

@@ -82,7 +82,7 @@ def open_store(url: str, *, read_only: bool, must_exist: bool) -> Store:
 
     Raises ConfigError for a URL that is none, LedgerUnusable for everything else.
     """
-    path = _path(url)
+    path = path_of(url)
     if path is None:
         engine = _engine(":memory:", StaticPool)
         with explained(None), engine.begin() as connection:
@@ -112,7 +112,8 @@ def open_store(url: str, *, read_only: bool, must_exist: bool) -> Store:
         return Store(engine, path, created=created)
 
 
-def _path(url: str) -> Path | None:
+def path_of(url: str) -> Path | None:
+    """The database file that a URL means, None in memory. Raises ConfigError for a URL that is none."""
     try:
         parsed = make_url(url)
     except ArgumentError:

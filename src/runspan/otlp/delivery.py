@@ -78,6 +78,8 @@ class Delivery:
         self._quarantined_on_probe = 0
         self._one_by_one = False
         self._refusals: dict[bytes, _Refusals] = {}
+        self.wrong = False
+        """The last failure was one that waiting does not mend: a refused key, a bad certificate, no OTLP receiver."""
         self.last_error: str | None = None
         """The last refusal or failure, kept after the destination has recovered."""
         self.last_success_ns: int | None = None
@@ -236,7 +238,7 @@ class Delivery:
 
     def _hold(self, answer: Answer) -> None:
         """Leave the destination alone for a while."""
-        wrong = answer.kind is AnswerKind.WRONG
+        self.wrong = wrong = answer.kind is AnswerKind.WRONG
         first_seconds = SLOWER_BACKOFF_SECONDS if answer.kind is AnswerKind.FAILED else BACKOFF_SECONDS
         backoff_seconds = min(first_seconds * 2 ** min(self._failures, 10), LONGEST_BACKOFF_SECONDS)
         # Half of it by chance: bridges that went down with a shared destination must not come back in step.
@@ -264,6 +266,7 @@ class Delivery:
         if not self.healthy:
             log.info("the destination takes traces again", action="destination_up", failures=self._failures)
         self._held_until_ns = None
+        self.wrong = False
         self._failures = 0
         self._quarantined_on_probe = 0
         self._passed_ns = self._monotonic_ns()

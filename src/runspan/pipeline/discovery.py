@@ -109,24 +109,21 @@ class Discovery:
         sweep = await asyncio.to_thread(ledger.sweep, line.account, scope.key, kind)
         if sweep is None or sweep.cursor is None:
             sweep = await self._begin(scope, kind, reach_ns=nanoseconds(reach))
-        resumed = sweep.cursor is not None
-        cursor, high_ns = sweep.cursor, sweep.high_ns
+        cursor, restarted = sweep.cursor, False
         assert sweep.window_start_ns is not None
         window = Window(sweep.window_start_ns, sweep.window_end_ns)
         while True:
             try:
                 page = await line.source.page(scope, window, cursor)
             except RunUnreadable:
-                if not resumed:
+                if cursor is None or restarted:
                     raise
                 # The platform no longer knows the cursor: the pass starts over, its rows are all still noted.
-                resumed, cursor, high_ns = False, None, None
+                cursor, restarted = None, True
                 continue
             now_ns = self._now()
             rows = self.rows_of(page.rows, now_ns, scope)
-            # A row dated in the future must not carry the position past runs that are yet to come.
-            times_ns = [min(row.time_ns, now_ns) for row in page.rows if row.time_ns is not None]
-            high_ns = max([*times_ns, *([high_ns] if high_ns is not None else [])], default=None)
+            high_ns = max((row.time_ns for row in page.rows if row.time_ns is not None), default=None)
             noted = await asyncio.to_thread(
                 ledger.note_page, line.account, scope.key, kind, rows, cursor=page.cursor, high_ns=high_ns
             )
@@ -134,7 +131,7 @@ class Discovery:
             found.add(page, noted)
             if page.cursor is None:
                 return
-            cursor, resumed = page.cursor, True
+            cursor = page.cursor
 
     async def _begin(self, scope: Scope, kind: str, *, reach_ns: int) -> Sweep:
         line, ledger = self._line, self._ledger

@@ -1,0 +1,115 @@
+"""`runspan show`."""
+
+import asyncio
+import json
+import sys
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runspan import config_file
+from runspan.cli.options import OptionalConfigFile, load_config
+from runspan.cli.waterfall import print_trace
+from runspan.config import Config
+from runspan.errors import ConfigError
+from runspan.ledger import Ledger
+from runspan.model import Json, Locator, RunBody, RunRef, RunStatus
+from runspan.otlp.encode import encode
+from runspan.otlp.file import otlp_json
+from runspan.pipeline.assembly import open_source, projection_settings, select
+from runspan.projection import project
+from runspan.projection.settings import ProjectionSettings
+from runspan.rate import MemoryBudget
+from runspan.sources import platforms
+from runspan.trace import Trace
+
+SELF_HOSTED = "http://localhost:3000"
+ID_PATHS = (("data", "summary", "runId"), ("runId",), ("executionId",), ("id",))
+"""Where the vendors' answers hold the run's id."""
+
+
+class Format(StrEnum):
+    """How a trace is printed."""
+
+    WATERFALL = "waterfall"
+    OTLP_JSON = "otlp-json"
+
+
+def show(
+    config: OptionalConfigFile = None,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run's id.")] = None,
+    source: Annotated[str | None, typer.Option(help="The source that has the run.")] = None,
+    agent: Annotated[str | None, typer.Option(help="The run's agent, where its platform wants to know.")] = None,
+    room: Annotated[str | None, typer.Option(help="The run's room (elizaOS).")] = None,
+    platform: Annotated[str | None, typer.Option(help="With --file: the platform the body came from.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A platform's answer for one run; - reads standard input.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to print the trace.")] = Format.WATERFALL,
+) -> None:
+    """Draw one run as the trace it becomes, fetched from a source or read from a file; nothing is exported."""
+    if file is not None:
+        if platform is None:
+            raise ConfigError(f"--file needs --platform: one of {', '.join(platforms())}")
+        trace = of_file(file, platform, run)
+    elif run is None or source is None or config is None:
+        raise ConfigError("name a run with -c FILE --source NAME RUN, or a body with --platform NAME --file FILE")
+    else:
+        trace = asyncio.run(_fetched(load_config(config), source, run, Locator(agent_id=agent, room=room)))
+    if form is Format.OTLP_JSON:
+        typer.echo(json.dumps(otlp_json(encode(trace).payload), indent=2))
+    else:
+        print_trace(trace)
+
+
+def of_file(file: Path, platform: str, run_id: str | None = None) -> Trace:
+    """The trace of a bare vendor body. Raises ConfigError for what is no JSON, RunUnreadable for what is no run."""
+    try:
+        document = json.loads(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{file} is not JSON: give a platform's answer for one run") from None
+    known = platforms()
+    if platform not in known:
+        raise ConfigError(f"unknown platform {platform}; known are {', '.join(known)}")
+    account = {"name": platform, "platform": platform, "base_url": known[platform].default_base_url or SELF_HOSTED}
+    config = config_file.load(None, platforms=known, environ={}, overrides={"source": [account]})  # pyright: ignore[reportArgumentType]
+    source, _ = open_source(config, config.source[0], MemoryBudget())
+    ref = RunRef(platform, source.tenant, run_id or _id_in(document) or file.stem)
+    return project(source.read(RunBody(ref, {"detail": document})), ProjectionSettings(source=platform))
+
+
+def _id_in(document: Json) -> str | None:
+    for path in ID_PATHS:
+        found = document
+        for name in path:
+            found = found.get(name) if isinstance(found, dict) else None
+        if isinstance(found, str) and found:
+            return found
+    return None
+
+
+async def _fetched(config: Config, name: str, run_id: str, locator: Locator) -> Trace:
+    source_config = select(config, name)
+    with ExitStack() as stack:
+        ledger = None
+        if Ledger.exists(config.ledger.url):
+            ledger = stack.enter_context(Ledger.open(config.ledger.url, must_exist=True))
+        # A look counts against the same quota as the daemon's requests.
+        source, _ = open_source(config, source_config, ledger or MemoryBudget())
+        if ledger and locator == Locator():
+            known = [
+                row.ref for row in ledger.find(run_id) if row.ref == RunRef(source.platform, source.tenant, run_id)
+            ]
+            locator = known[0].locator if known else locator
+        try:
+            ref = RunRef(source.platform, source.tenant, run_id, locator)
+            body = await source.fetch(ref, with_content=config.content.capture)
+        finally:
+            await source.http.close()
+    run = source.read(body)
+    if run.status is RunStatus.OPEN:
+        typer.echo(f"run {run_id} has not ended yet ({run.raw_status}); this is what there is of it", err=True)
+    return project(run, projection_settings(config, source_config))

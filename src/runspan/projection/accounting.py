@@ -9,6 +9,7 @@ from runspan.model import NO_USAGE, Cost, Run, Step, Usage
 
 _FIGURES = tuple(field.name for field in fields(Usage))
 _MAX_INT64 = 2**63 - 1
+_MAX_DECIMAL_EXPONENT = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,11 @@ def cost_unit(cost: Cost, currency: str | None) -> str:
     return unit or "amount"
 
 
+def is_amount(cost: Cost) -> bool:
+    """Whether a cost is a number that a double can hold, give or take its last digits."""
+    return cost.amount.is_finite() and cost.amount.adjusted() < _MAX_DECIMAL_EXPONENT
+
+
 def sound_usage(usage: Usage) -> Usage:
     """The usage without figures that cannot be: negative, or beyond 64 bits."""
     unsound = {
@@ -100,8 +106,8 @@ def _sum_fits(calls: Sequence[Step], total: Usage) -> bool:
 
 
 def _costs_fit(total: Cost | None, costs: Sequence[Cost], currency: str | None) -> bool:
-    if total is None or not total.amount.is_finite():
+    if total is None or not is_amount(total):
         return True
     unit = cost_unit(total, currency)
-    alike = [cost.amount for cost in costs if cost.amount.is_finite() and cost_unit(cost, currency) == unit]
+    alike = [cost.amount for cost in costs if is_amount(cost) and cost_unit(cost, currency) == unit]
     return sum(alike, Decimal(0)) <= total.amount

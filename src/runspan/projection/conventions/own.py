@@ -1,10 +1,10 @@
 """Our own names, for what no convention has a word for. They are always there, beside whatever convention is chosen."""
 
+import math
 from collections.abc import Mapping
-from decimal import Decimal
 
 from runspan.model import AttributeValue, Cost, Run, Step, Usage
-from runspan.projection.accounting import Account
+from runspan.projection.accounting import Account, is_amount
 from runspan.projection.timing import Interval
 
 ITERATION = "runspan.iteration"
@@ -78,9 +78,8 @@ def _both(usage: Usage) -> int | None:
 def _cost(prefix: str, cost: Cost | None, account: Account) -> Mapping[str, AttributeValue | None]:
     if cost is None:
         return {}
-    # Beyond a double lies no real amount, and what cannot be sent is named among the problems.
-    amount = float(cost.amount) if abs(cost.amount) < Decimal("1e300") else float("inf")
-    return {f"{prefix}{account.unit(cost)}": amount}
+    # An amount that is none becomes a number that cannot be sent, and so is named among the problems.
+    return {f"{prefix}{account.unit(cost)}": float(cost.amount) if is_amount(cost) else math.nan}
 
 
 def _queue_seconds(run: Run) -> float | None:

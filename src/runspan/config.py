@@ -121,6 +121,12 @@ class LedgerConfig(Table):
             raise ValueError("a password does not stand in the ledger's URL: use PGPASSWORD or a ~/.pgpass file")
         return url
 
+    @property
+    def path(self) -> Path | None:
+        """The file of a SQLite ledger; None for one in memory or on a server."""
+        kind, _, file = self.url.partition(":///")
+        return Path(file).expanduser().absolute() if kind == "sqlite" and file not in ("", ":memory:") else None
+
 
 class DestinationConfig(Table):
     """Where traces go."""

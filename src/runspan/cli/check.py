@@ -1,0 +1,189 @@
+"""`runspan check`."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runspan.cli import exit_code
+from runspan.cli.options import ConfigFile, load_config
+from runspan.config import Config, DestinationConfig, LedgerConfig, Secret, SourceConfig
+from runspan.errors import DeliveryRefused, LedgerUnusable, RunGone, RunspanError, RunUnreadable
+
+PATIENCE_SECONDS = 30.0
+"""How long a backend may take to show a trace that it took."""
+LOOK_BACK_NS = 60 * 1_000_000_000
+"""One page of a list is asked for, and it is to be a short one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was tried, what came of it, and the error if it failed."""
+
+    what: str
+    detail: str
+    error: RunspanError | None = None
+
+
+def check(
+    config: ConfigFile,
+    send_test_trace: Annotated[
+        bool, typer.Option("--send-test-trace", help="Send a small trace, and read it back where query_url is set.")
+    ] = False,
+) -> None:
+    """Try the configuration: its secrets, every source and its key, the destination, the ledger. Changes nothing."""
+    settings = load_config(config)
+    remark = "" if settings.source else ", but has no [[source]]"
+    findings = [Finding("config", f"{config} is sound{remark}")]
+    findings += asyncio.run(_try_all(settings, send_test_trace=send_test_trace))
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        mark = typer.style("failed", fg="red") if finding.error else typer.style("ok    ", fg="green")
+        typer.echo(f"{mark}  {finding.what:<{width}}  {finding.error or finding.detail}")
+    raise typer.Exit(max((exit_code(finding.error) for finding in findings if finding.error), default=0))
+
+
+async def _try_all(config: Config, *, send_test_trace: bool) -> list[Finding]:
+    trials = [
+        _try("ledger", asyncio.to_thread(_ledger, config.ledger)),
+        _try("destination", _destination(config.destination)),
+    ]
+    if config.web.token:
+        trials.append(_try("web token", asyncio.to_thread(_secret, config.web.token)))
+    trials += [_try(f"source {source.name}", _source(config, source)) for source in config.source]
+    findings = list(await asyncio.gather(*trials))
+    if send_test_trace:
+        findings.append(await _try("test trace", _test_trace(config.destination)))
+    return findings
+
+
+async def _try(what: str, trial: Awaitable[str]) -> Finding:
+    try:
+        return Finding(what, await trial)
+    except RunspanError as error:
+        return Finding(what, "", error)
+
+
+def _secret(secret: Secret) -> str:
+    secret.reveal()
+    return f"{secret.reference} is there"
+
+
+def _ledger(config: LedgerConfig) -> str:
+    from runspan.ledger import Ledger
+
+    path = config.path
+    if path and not path.exists():
+        folder = next(parent for parent in path.parents if parent.exists())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise LedgerUnusable(f"{path} does not exist, and this user cannot create it in {folder}")
+        return f"{path} does not exist yet: the first start creates it"
+    if path and not os.access(path, os.W_OK):
+        raise LedgerUnusable(f"{path} cannot be written by this user")
+    with Ledger.open(config.url, read_only=True) as ledger:
+        return f"{ledger.path or config.url} is sound"
+
+
+async def _destination(config: DestinationConfig) -> str:
+    from runspan import otlp
+    from runspan.otlp.base import AnswerKind
+
+    config.revealed_headers()
+    if config.protocol == "file":
+        return _writable_file(Path(config.endpoint))
+    exporter = otlp.exporter(config)
+    try:
+        answer = await exporter.send(())
+    finally:
+        await exporter.close()
+    if answer.kind is not AnswerKind.ACCEPTED:
+        raise DeliveryRefused(answer.reason)
+    return f"{config.protocol} {config.endpoint} takes requests"
+
+
+def _writable_file(path: Path) -> str:
+    path = path.expanduser().absolute()
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise DeliveryRefused(f"{path} cannot be written by this user")
+    return f"{path} can be written"
+
+
+async def _source(config: Config, source_config: SourceConfig) -> str:
+    from runspan.model import Locator, RunRef
+    from runspan.pipeline.assembly import open_source
+    from runspan.rate import MemoryBudget
+    from runspan.sources.base import Window
+
+    if source_config.api_key:
+        source_config.api_key.reveal()
+    source, _ = open_source(config, source_config, MemoryBudget())
+    origin = source.http.origin
+    try:
+        if not source.lists:
+            ref = RunRef(source.platform, source.tenant, "runspan-check", Locator())
+            # Whoever is let in is told that there is no such run.
+            with contextlib.suppress(RunGone, RunUnreadable):
+                await source.fetch(ref)
+            return f"{source.platform} {origin} takes the key; it has no list, so run ids must be given"
+        scopes = await source.scopes()
+        for scope in scopes[:1]:
+            await source.page(scope, Window(time.time_ns() - LOOK_BACK_NS), None)
+        agents = sum(1 for scope in scopes if scope.key)
+        return f"{source.platform} {origin} takes the key" + (f", {agents} agents" if agents else "")
+    finally:
+        await source.http.close()
+
+
+async def _test_trace(destination: DestinationConfig) -> str:
+    from runspan import otlp
+    from runspan.model import RunRef
+    from runspan.otlp.base import AnswerKind
+    from runspan.otlp.encode import encode
+    from runspan.projection import ids
+    from runspan.readback import wait_for_trace
+    from runspan.trace import Span, SpanKind, Trace
+
+    now_ns = time.time_ns()
+    ref = RunRef("runspan", "check", str(now_ns))
+    trace_id = ids.trace_id(ref.platform, ref.tenant, ref.run_id)
+    root_id = ids.root_span_id(trace_id)
+    root = Span(
+        span_id=root_id,
+        parent_id=None,
+        name="runspan check",
+        kind=SpanKind.CLIENT,
+        start_ns=now_ns - 1_000_000_000,
+        end_ns=now_ns,
+        attributes={"runspan.run.id": ref.run_id},
+    )
+    child = Span(
+        span_id=ids.span_id(trace_id, ("child",)),
+        parent_id=root_id,
+        name="a span inside it",
+        kind=SpanKind.INTERNAL,
+        start_ns=now_ns - 800_000_000,
+        end_ns=now_ns - 200_000_000,
+        attributes={"runspan.run.id": ref.run_id},
+    )
+    trace = Trace(ref=ref, trace_id=trace_id, resource={"service.name": "runspan-check"}, spans=(root, child))
+    exporter = otlp.exporter(destination)
+    try:
+        answer = await exporter.send([encode(trace)])
+    finally:
+        await exporter.close()
+    if answer.kind is not AnswerKind.ACCEPTED:
+        raise DeliveryRefused(answer.reason)
+    url = destination.trace_url.replace("{trace_id}", trace_id.hex()) if destination.trace_url else ""
+    if destination.query_url is None:
+        return f"{trace_id.hex()} taken, not read back: query_url is not set {url}".rstrip()
+    if not await wait_for_trace(destination, trace_id, patience_seconds=PATIENCE_SECONDS):
+        raise DeliveryRefused(
+            f"{trace_id.hex()} was taken, but {destination.query_url} does not show it within {PATIENCE_SECONDS:g} s"
+        )
+    return f"{trace_id.hex()} taken and read back {url}".rstrip()

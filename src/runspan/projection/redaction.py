@@ -12,7 +12,8 @@ _PATTERNS = (
     re.compile(r"\beyJ[\w-]{8,4096}\.[\w-]{8,8192}(?:\.[\w-]{0,4096})?"),  # JSON web token
     re.compile(r"(?i:\b(?:bearer|basic))\s{1,8}[\w.~+/=-]{8,8192}"),
     re.compile(
-        r"\b(?:sk|pk|rk|rt|tv)[-_](?:[a-z]{2,12}[-_]){0,3}[\w-]{12,512}"  # OpenAI, Anthropic, Stripe, case.dev, Runtype
+        r"\b(?:sk|pk|rk)[-_](?:[a-z]{2,12}[-_]){0,3}[\w-]{12,512}"  # OpenAI, Anthropic, Stripe, case.dev
+        r"|\b(?:rt|tv)_(?:[a-z]{2,12}_)?[\w-]{12,512}"  # Runtype
         r"|\bflw_key_[\w-]{6,512}"
         r"|\bwhsec_[\w+/=-]{8,512}"
         r"|\bgh[pousr]_\w{20,255}|\bgithub_pat_\w{20,255}|\bglpat-[\w-]{16,255}"
@@ -22,11 +23,12 @@ _PATTERNS = (
         r"|\bhf_\w{20,128}|\bnpm_\w{30,64}|\bpypi-[\w-]{20,512}"
     ),
     re.compile(r"(?<=://)[^\s/:@]{0,256}:[^\s/@]{1,256}(?=@)"),  # user and password in a URL
-    re.compile(
-        r"(?i)\b[\w-]{0,64}(?:api[-_]?key|secret|token|passw(?:or)?d|authorization|credential)"
-        r"[\"']?\s{0,4}[=:]\s{0,4}[\"']?(?!\[redacted\])[^\s\"',;&}]{4,4096}"
-    ),
     re.compile(r"\b[\w.%+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"),
+)
+
+_NAMED_SECRET = re.compile(
+    r"(?i)(\b[\w-]{0,64}(?:api[-_]?key|secret|token|passw(?:or)?d|authorization|credential)"
+    r"[\"']?\s{0,4}[=:]\s{0,4}[\"']?)(?!\[redacted\])[^\s\"',;&}]{4,4096}"
 )
 
 _SECRET_KEY = re.compile(
@@ -39,7 +41,7 @@ def redact(text: str) -> str:
     """The text with secrets of well-known forms and e-mail addresses masked."""
     for pattern in _PATTERNS:
         text = pattern.sub(MASK, text)
-    return text
+    return _NAMED_SECRET.sub(rf"\1{MASK}", text)
 
 
 def redact_start(text: str, wanted_characters: int) -> str:

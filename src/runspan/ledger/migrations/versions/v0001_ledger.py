@@ -58,8 +58,8 @@ def upgrade() -> None:
     )
     op.create_index("runs_due", "runs", ["platform", "tenant", "state", "due_ns"])
     _partial("runs_finished", ["platform", "tenant", "finished_ns"], where="finished_ns")
-    _partial("runs_leased", ["lease_owner"], where="lease_owner")
-    _partial("runs_job", ["job", "state", "due_ns"], where="job")
+    _partial("runs_leased", ["platform", "tenant", "state", "lease_owner"], where="lease_owner")
+    _partial("runs_job", ["job", "platform", "tenant", "state", "due_ns"], where="job")
 
     op.create_table(
         "sweeps",

@@ -16,7 +16,7 @@ import ssl
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -341,31 +341,29 @@ def environment_proxy(url: str) -> str | None:
     return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
 
 
-def _is_tls(error: BaseException | None) -> bool:
+def _is_tls(error: BaseException) -> bool:
+    return any(isinstance(cause, ssl.SSLError | aiohttp.ClientSSLError) for cause in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, ssl.SSLError | aiohttp.ClientSSLError):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 def _describe(error: BaseException) -> str:
     """What went wrong in a few words that hold no URL: libraries put query strings into their messages."""
     if isinstance(error, TimeoutError | httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
         return "no answer in time"
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, aiohttp.ClientConnectorCertificateError):
-            cause = cause.certificate_error
-        elif isinstance(cause, aiohttp.ClientConnectorError):
-            cause = cause.os_error
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"TLS: {cause.verify_message}"
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS: {cause.reason}"
+    causes = [*_causes(error)]
+    for cause in causes:
+        # aiohttp's own kinds of SSLError lack both; one of their causes has them.
+        words = getattr(cause, "verify_message", None) or getattr(cause, "reason", None)
+        if isinstance(cause, ssl.SSLError) and words:
+            return f"TLS: {words}"
+    for cause in causes:
         if isinstance(cause, OSError) and cause.errno is not None:
             return os.strerror(cause.errno) if cause.errno > 0 else "the name does not resolve"
-        cause = cause.__cause__ or cause.__context__
     return {"ReadError": "the answer broke off", "ConnectTimeout": "the connection broke off"}.get(
         type(error).__name__, type(error).__name__
     )

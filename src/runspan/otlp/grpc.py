@@ -40,8 +40,10 @@ _HINTS = {
 }
 # What servers in C++, Python, Go, Java, Node and Rust say; gRPC has no code for it. Rust's says it with OUT_OF_RANGE.
 _TOO_LARGE = re.compile(r"larger than max|exceeds maximum size|message length too large", re.IGNORECASE)
-_NOT_GRPC = re.compile(
-    r"handshake failed|CERTIFICATE_VERIFY|SSL_ERROR|http1\.x server|Expected SETTINGS frame", re.IGNORECASE
+# What UNAVAILABLE says where no gRPC server is to be had: TLS, a proxy that refuses us, or a web server.
+_NOT_LET_IN = re.compile(
+    r"handshake failed|verification check failed|proxy returned response code 4|http1\.x server|expected SETTINGS",
+    re.IGNORECASE,
 )
 
 _CHANNEL_OPTIONS = [
@@ -64,7 +66,7 @@ def kind_of(code: grpc.StatusCode, details: str, *, asked_to_wait: bool) -> Answ
         return AnswerKind.TOO_LARGE
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and asked_to_wait:
         return AnswerKind.RETRY
-    if code is grpc.StatusCode.UNAVAILABLE and _NOT_GRPC.search(details):
+    if code is grpc.StatusCode.UNAVAILABLE and _NOT_LET_IN.search(details):
         return AnswerKind.WRONG
     return _KINDS.get(code, AnswerKind.FAILED)
 

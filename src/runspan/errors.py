@@ -13,9 +13,20 @@
 No message carries a response body, a header or a secret.
 """
 
+import traceback
+from pathlib import Path
+
 
 class RunspanError(Exception):
     """Base of all errors that a user may see; its text is one line."""
+
+
+def said(error: BaseException) -> str:
+    """One line for the log: an error of ours in its own words, a hole in the program by its place in the code."""
+    if isinstance(error, RunspanError):
+        return str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {frame.name}:{frame.lineno} ({Path(frame.filename).name}); please report this"
 
 
 class ConfigError(RunspanError):

@@ -35,6 +35,8 @@ def set_up(config: LogConfig) -> None:
     # Libraries tell of every request and job at INFO: that is for whoever asked for everything.
     root.setLevel(logging.INFO if config.level == "debug" else max(level, logging.WARNING))
     logging.getLogger("runspan").setLevel(level)
+    # A poll that outlasts its interval, as it does under a small quota, is no news at every tick.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 
 class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):

@@ -17,12 +17,13 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from runspan.config import Config
 from runspan.daemon.web import serve
-from runspan.errors import LedgerUnusable, RunspanError, SourceUnavailable
-from runspan.ledger import Ledger
+from runspan.errors import LedgerUnusable, SourceUnavailable, said
+from runspan.ledger import Ledger, RowState
 from runspan.metrics import Metrics
 from runspan.pipeline.assembly import Pipeline, pipeline
 from runspan.pipeline.discovery import Discovery
 from runspan.pipeline.line import Line
+from runspan.pipeline.outbox import Parcel
 from runspan.pipeline.work import Work
 from runspan.quantities import nanoseconds
 
@@ -35,19 +36,31 @@ START_SPREAD_SECONDS = 0.5
 """Sources begin one after the other, so that they do not knock all at once."""
 
 
-async def run(config: Config, ledger: Ledger, *, stop: asyncio.Event | None = None) -> None:
-    """Run until SIGTERM, SIGINT or `stop`.
+async def run(
+    config: Config,
+    ledger: Ledger,
+    *,
+    stop: asyncio.Event | None = None,
+    on_marked: Callable[[Parcel, RowState], None] = lambda parcel, state: None,
+) -> None:
+    """Run until SIGTERM, SIGINT or `stop`. `on_marked` hears of every run whose delivery was tried.
 
     Raises LedgerUnusable (also where another daemon holds the ledger) and ConfigError.
     """
     stopping = stop or asyncio.Event()
     metrics = Metrics(ledger)
+
+    def marked(parcel: Parcel, state: RowState) -> None:
+        metrics.on_marked(parcel, state)
+        on_marked(parcel, state)
+
     with ledger.hold_daemon():
-        async with pipeline(config, ledger, on_marked=metrics.on_marked) as line_up, _signals(stopping):
+        async with pipeline(config, ledger, on_marked=marked) as line_up, _signals(stopping):
             _greet(line_up)
             metrics.watch(line_up)
             daemon = Daemon(line_up)
-            async with serve(config.web, line_up, metrics):
+            async with serve(config.web, line_up, metrics) as url:
+                log.info(f"status page at {url}", action="web_started", url=url)
                 await daemon.run(stopping)
 
 
@@ -60,11 +73,11 @@ class Daemon:
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )
-        self._fatal: asyncio.Future[None] | None = None
+        self._looking: set[asyncio.Task[None]] = set()
+        self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping`, then drain. Raises what ended the work if it was not asked to stop."""
-        self._fatal = asyncio.get_running_loop().create_future()
         self._schedule()
         self._scheduler.start()
         outbox = asyncio.create_task(self._pipeline.outbox.run())
@@ -77,14 +90,18 @@ class Daemon:
                 if task.done():
                     task.result()
             log.info("stopping: what is under way is finished first", action="stopping")
+            for look in self._looking:
+                look.cancel()
             for work in self._works:
                 work.stop()
             await self._drain(works, outbox)
         finally:
             self._scheduler.shutdown(wait=False)
-            for task in (stopped, outbox, *works):
+            # A look that is cut short goes on at its cursor next time.
+            tasks = (stopped, outbox, *works, *self._looking)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(stopped, outbox, *works, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         log.info("stopped", action="stopped")
 
     async def _drain(self, works: list[asyncio.Task[None]], outbox: asyncio.Task[None]) -> None:
@@ -111,13 +128,16 @@ class Daemon:
         self, interval: timedelta, first: datetime, job: Callable[..., Coroutine[Any, Any, None]], *args: object
     ) -> None:
         async def guarded() -> None:
-            try:
-                await job(*args)
-            except LedgerUnusable as error:
-                if self._fatal and not self._fatal.done():
-                    self._fatal.set_exception(error)
-            except RunspanError as error:
-                log.error(str(error), action="job_failed")
+            task = asyncio.create_task(job(*args))
+            self._looking.add(task)
+            # wait() lets a cancelled look end quietly; to the scheduler it would be a failed job.
+            await asyncio.wait([task])
+            self._looking.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, LedgerUnusable) and not self._fatal.done():
+                self._fatal.set_exception(error)
+            elif error:
+                log.error(said(error), action="job_failed")
 
         self._scheduler.add_job(  # pyright: ignore[reportUnknownMemberType]
             guarded, "interval", seconds=interval.total_seconds(), next_run_time=first

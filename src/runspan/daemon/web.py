@@ -27,8 +27,8 @@ td,th{{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}}.bad{{c
 
 
 @contextlib.asynccontextmanager
-async def serve(config: WebConfig, pipeline: Pipeline, metrics: Metrics) -> AsyncGenerator[int]:
-    """Serve while the context lasts; gives the port. Raises ConfigError where the address cannot be had."""
+async def serve(config: WebConfig, pipeline: Pipeline, metrics: Metrics) -> AsyncGenerator[str]:
+    """Serve while the context lasts; gives the page's URL. Raises ConfigError where the address cannot be had."""
     settings = uvicorn.Config(
         app(pipeline, metrics), host=config.host, port=config.port, log_config=None, access_log=False, lifespan="off"
     )
@@ -39,7 +39,8 @@ async def serve(config: WebConfig, pipeline: Pipeline, metrics: Metrics) -> Asyn
         raise ConfigError(f"web.listen: cannot listen on {config.listen}; is the port in use?") from None
     serving = asyncio.create_task(server.serve(sockets=[socket]))
     try:
-        yield socket.getsockname()[1]
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        yield f"http://{host}:{socket.getsockname()[1]}"
     finally:
         server.should_exit = True
         await serving

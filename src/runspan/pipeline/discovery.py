@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from runspan.errors import RunGone, RunUnreadable, SourceRefused, SourceUnavailable
+from runspan.errors import RunGone, RunspanError, RunUnreadable, SourceRefused, SourceUnavailable
 from runspan.ledger import Ledger, NewRow, Noted, RowState, Sweep
 from runspan.model import Locator, RunRef
 from runspan.pipeline import standing
@@ -52,6 +52,8 @@ class Discovery:
         self._line = line
         self._ledger = ledger
         self._now = now
+        self._unread: dict[str, str] = {}
+        """What was said of each scope that could not be read, so that it is said once."""
 
     async def poll(self) -> Found:
         """Read every scope from its position minus `overlap`, then look which open runs have ended.
@@ -77,16 +79,15 @@ class Discovery:
             try:
                 await self._sweep(scope, kind, found)
                 answered = True
+                self._unread.pop(scope.key, None)
             except SourceRefused:
                 raise
             except SourceUnavailable as error:
-                found.failures.append(str(error))
-                log.warning(str(error), action="scope_unavailable", source=line.name, scope=scope.key)
                 unavailable = error
+                self._fail(scope, error, "scope_unavailable", found)
             except (RunGone, RunUnreadable) as error:
                 answered = True
-                found.failures.append(str(error))
-                log.warning(str(error), action="scope_unreadable", source=line.name, scope=scope.key)
+                self._fail(scope, error, "scope_unreadable", found)
         if unavailable and not answered:
             raise unavailable
         line.health.succeeded()
@@ -94,6 +95,12 @@ class Discovery:
             log.info("runs found", action="runs_found", source=line.name, new=found.new, became_due=found.became_due)
             line.wake.set()
         return found
+
+    def _fail(self, scope: Scope, error: RunspanError, action: str, found: Found) -> None:
+        found.failures.append(str(error))
+        if self._unread.get(scope.key) != str(error):
+            self._unread[scope.key] = str(error)
+            log.warning(str(error), action=action, source=self._line.name, scope=scope.key)
 
     async def _scopes(self) -> Sequence[Scope]:
         line = self._line

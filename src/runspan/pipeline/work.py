@@ -4,14 +4,13 @@
 """
 
 import asyncio
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
 import structlog
 
-from runspan.errors import RunGone, RunUnreadable, SourceGarbled, SourceUnavailable
+from runspan.errors import RunGone, RunUnreadable, SourceGarbled, SourceUnavailable, said
 from runspan.ledger import Claim, Finished, Ledger, RowState, Summary
 from runspan.model import Run, RunBody, RunRef, RunStatus
 from runspan.otlp.encode import encode
@@ -171,9 +170,7 @@ class Work:
             return self._quarantined(claim, str(error), retryable=error.retryable)
         except Exception as error:
             # A hole in our mapping must cost one run, not the daemon; the place is said, the body is not.
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{type(error).__name__} at {frame.name}:{frame.lineno}"
-            return self._quarantined(claim, f"cannot be mapped ({where}); please report this", retryable=True)
+            return self._quarantined(claim, f"cannot be mapped: {said(error)}", retryable=True)
 
     def _mapped(self, claim: Claim, body: RunBody) -> Parcel | Finished:
         line, now_ns = self._line, self._now()

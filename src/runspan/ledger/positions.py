@@ -31,6 +31,7 @@ def sweep(connection: Connection, account: Account, scope: str, kind: str) -> Sw
     return Sweep(
         scope=row.scope,
         kind=row.kind,
+        start_ns=row.start_ns,
         position_ns=row.position_ns,
         window_start_ns=row.window_start_ns,
         window_end_ns=row.window_end_ns,
@@ -53,7 +54,7 @@ def begin_sweep(
     new_pass = {"window_start_ns": start_ns, "window_end_ns": end_ns, "cursor": None, "high_ns": None}
     if sweep(connection, account, scope, kind) is None:
         identity = {"platform": account.platform, "tenant": account.tenant, "scope": scope, "kind": kind}
-        connection.execute(insert(sweeps).values(identity | new_pass | {"position_ns": position_ns}))
+        connection.execute(insert(sweeps).values(identity | new_pass | {"start_ns": position_ns, "position_ns": position_ns}))
     else:
         connection.execute(update(sweeps).where(_at(account, scope, kind)).values(new_pass))
     begun = sweep(connection, account, scope, kind)

@@ -116,6 +116,7 @@ sweeps = Table(
     *_account(),
     Column("scope", Words, primary_key=True),
     Column("kind", Text, primary_key=True),
+    Column("start_ns", Whole),
     Column("position_ns", Whole),
     Column("window_start_ns", Whole),
     Column("window_end_ns", Whole),

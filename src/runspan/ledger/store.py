@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, NullPool, Pool, QueuePool, StaticPool, create_engine, event, make_url, text
@@ -152,7 +152,8 @@ def _create(path: Path) -> bool:
 
     So an empty file at `path` is always a damaged ledger, never one that is being made.
     """
-    if (wal := path.with_name(path.name + "-wal")).exists():
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists() and not path.exists():
         raise LedgerUnusable(
             f"there is no ledger at {path}, but its write-ahead log {wal.name} is there; "
             f"restore both from a backup, or remove the log too to start anew"
@@ -164,6 +165,9 @@ def _create(path: Path) -> bool:
         engine = _engine(f"{draft.as_uri()}?mode=rw", NullPool)
         with engine.begin() as connection:
             _build(connection)
+        with closing(sqlite3.connect(draft)) as connection:
+            # The mode is kept in the file. Set now, no two processes can be in each other's way over it.
+            _tune(connection)
         os.link(draft, path)
     except FileExistsError:
         return False
@@ -224,7 +228,7 @@ def _update(engine: Engine, path: Path, *, read_only: bool) -> None:
             migrate(connection)
 
 
-def _tune(connection: sqlite3.Connection, record: object) -> None:
+def _tune(connection: sqlite3.Connection, record: object = None) -> None:
     # WAL: readers wait for nobody. NORMAL: a commit is not forced to the disk at once. A process that dies loses
     # nothing by that; after a power failure the ledger may be some commits behind, never damaged or out of order.
     # It then stands as at an earlier moment: pages after that are read again, and runs sent after that are sent

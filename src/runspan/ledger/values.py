@@ -154,13 +154,15 @@ class RunRow:
 class Sweep:
     """How far the reading of one list has come.
 
-    `kind` is `poll`, `slow` or `job:<id>`. `position_ns` says only: every run the platform listed up to here is a row.
+    `kind` is `poll`, `slow` or `job:<id>`. `position_ns` says only: every run the platform listed up to here is a row;
+    `start_ns` is where it began, and nothing before it is ever read again.
     The current pass reads [window_start_ns, window_end_ns) of the list's own time axis (end None: up to now) and
     stands at `cursor`; `high_ns` is the latest time it has seen. `finished_ns` is when a pass last came to its end.
     """
 
     scope: str
     kind: str
+    start_ns: int | None
     position_ns: int | None
     window_start_ns: int | None
     window_end_ns: int | None

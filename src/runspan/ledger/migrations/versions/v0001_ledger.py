@@ -66,6 +66,7 @@ def upgrade() -> None:
         *_account(),
         sa.Column("scope", sa.Text, primary_key=True),
         sa.Column("kind", sa.Text, primary_key=True),
+        sa.Column("start_ns", sa.BigInteger),
         sa.Column("position_ns", sa.BigInteger),
         sa.Column("window_start_ns", sa.BigInteger),
         sa.Column("window_end_ns", sa.BigInteger),

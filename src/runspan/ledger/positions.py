@@ -54,7 +54,8 @@ def begin_sweep(
     new_pass = {"window_start_ns": start_ns, "window_end_ns": end_ns, "cursor": None, "high_ns": None}
     if sweep(connection, account, scope, kind) is None:
         identity = {"platform": account.platform, "tenant": account.tenant, "scope": scope, "kind": kind}
-        connection.execute(insert(sweeps).values(identity | new_pass | {"start_ns": position_ns, "position_ns": position_ns}))
+        begin = {"start_ns": position_ns, "position_ns": position_ns}
+        connection.execute(insert(sweeps).values(identity | new_pass | begin))
     else:
         connection.execute(update(sweeps).where(_at(account, scope, kind)).values(new_pass))
     begun = sweep(connection, account, scope, kind)

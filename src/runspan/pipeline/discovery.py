@@ -144,16 +144,17 @@ class Discovery:
         line, ledger = self._line, self._ledger
         poll = await asyncio.to_thread(ledger.sweep, line.account, scope.key, POLL)
         if poll is not None and poll.position_ns is not None:
-            position_ns = poll.position_ns
+            position_ns, floor_ns = poll.position_ns, poll.start_ns or 0
         else:
             known_ns = await asyncio.to_thread(ledger.agent_start_ns, line.account, scope.key) if scope.key else None
-            position_ns = known_ns if known_ns is not None else line.config.start.instant_ns(self._now())
+            start_ns = line.config.start.instant_ns(self._now())
+            position_ns = floor_ns = known_ns if known_ns is not None else start_ns
         return await asyncio.to_thread(
             ledger.begin_sweep,
             line.account,
             scope.key,
             kind,
-            window_start_ns=max(0, position_ns - reach_ns),
+            window_start_ns=max(floor_ns, position_ns - reach_ns),
             window_end_ns=None,
             position_ns=position_ns,
         )

@@ -364,6 +364,8 @@ def _describe(error: BaseException) -> str:
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno is not None:
             return os.strerror(cause.errno) if cause.errno > 0 else "the name does not resolve"
-    return {"ReadError": "the answer broke off", "ConnectTimeout": "the connection broke off"}.get(
-        type(error).__name__, type(error).__name__
-    )
+    return {
+        "ReadError": "the answer broke off",
+        "ConnectTimeout": "the connection broke off",
+        "ClientResponseError": "the answer is not HTTP: is this the right port?",
+    }.get(type(error).__name__, type(error).__name__)

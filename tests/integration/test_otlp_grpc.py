@@ -148,6 +148,13 @@ def test_every_servers_words_for_too_large(code, details):
     assert kind_of(code, details, asked_to_wait=False) is AnswerKind.TOO_LARGE
 
 
+@pytest.mark.parametrize(
+    "details", ["grpc: error unmarshalling request: unexpected EOF", "Exception deserializing request!"]
+)
+def test_servers_words_for_unreadable(details):
+    assert kind_of(Code.INTERNAL, details, asked_to_wait=False) is AnswerKind.BAD_DATA
+
+
 async def test_partial_success(store, exporter):
     answer = await answer_to(exporter, store, partial(3, "too\nold"))
     assert answer == Answer(AnswerKind.PARTIAL, "too old", rejected_spans=3)

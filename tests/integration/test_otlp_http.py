@@ -122,6 +122,11 @@ async def test_status(store, exporter, status, kind):
     assert str(status) in answer.reason
 
 
+async def test_collectors_words_for_too_large(store, exporter):
+    answer = await answer_to(exporter, store, refuse(400, "http: request body too large"))
+    assert answer.kind is AnswerKind.TOO_LARGE
+
+
 async def test_redirect_is_not_followed(store, exporter):
     answer = await answer_to(
         exporter, store, Reply(status=307, headers={"location": f"{store.http_endpoint}/v1/traces"}, keep=False)

@@ -40,6 +40,8 @@ _HINTS = {
 }
 # What servers in C++, Python, Go, Java, Node and Rust say; gRPC has no code for it. Rust's says it with OUT_OF_RANGE.
 _TOO_LARGE = re.compile(r"larger than max|exceeds maximum size|message length too large", re.IGNORECASE)
+# What servers in Go and Python say with INTERNAL of a request that is not a valid message.
+_UNREADABLE = re.compile(r"unmarshal|deserializ", re.IGNORECASE)
 # What UNAVAILABLE says where no gRPC server is to be had: TLS, a proxy that refuses us, or a web server.
 _NOT_LET_IN = re.compile(
     r"handshake failed|verification check failed|proxy returned response code 4|http1\.x server|expected SETTINGS",
@@ -64,6 +66,8 @@ def kind_of(code: grpc.StatusCode, details: str, *, asked_to_wait: bool) -> Answ
     """
     if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE) and _TOO_LARGE.search(details):
         return AnswerKind.TOO_LARGE
+    if code is grpc.StatusCode.INTERNAL and _UNREADABLE.search(details):
+        return AnswerKind.BAD_DATA
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and asked_to_wait:
         return AnswerKind.RETRY
     if code is grpc.StatusCode.UNAVAILABLE and _NOT_LET_IN.search(details):

@@ -36,8 +36,11 @@ _REDIRECT_HINT = "redirects are not followed: set the endpoint to where it leads
 _NOT_OTLP = "something that is not OTLP: check the endpoint, which may be a web page's"
 
 
-def kind_of(status: int) -> AnswerKind:
-    """What an HTTP status outside 2xx means."""
+def kind_of(status: int, words: str = "") -> AnswerKind:
+    """What an HTTP status outside 2xx means, with the message of its google.rpc.Status."""
+    # The Collector's receiver, and so Jaeger's and Tempo's, has no 413: "http: request body too large".
+    if status == 400 and words.endswith("request body too large"):
+        return AnswerKind.TOO_LARGE
     return _KINDS.get(status) or (AnswerKind.FAILED if status >= 500 else AnswerKind.WRONG)
 
 
@@ -109,7 +112,7 @@ class HttpExporter(Exporter):
         hint = _REDIRECT_HINT if 300 <= reply.status < 400 else _HINTS.get(reply.status, "")
         words = _words(reply, secrets)
         return Answer(
-            kind_of(reply.status),
+            kind_of(reply.status, words),
             ": ".join(part for part in (f"{self._where} answered {reply.status}", words, hint) if part),
             retry_after_seconds=retry_after_seconds(reply.headers, time.time()),
         )

@@ -139,6 +139,10 @@ def flip_every_page_header(path: Path) -> None:
         flip(offset)(path)
 
 
+def flip_the_last_page_header(path: Path) -> None:
+    flip(path.stat().st_size - 4096)(path)
+
+
 def another_programs(path: Path) -> None:
     path.unlink()
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
@@ -167,6 +171,7 @@ class TestDamage:
             (flip(0), "is not a ledger"),
             (flip(100), "is damaged"),
             (flip_every_page_header, "is damaged"),
+            (flip_the_last_page_header, "is damaged"),
             (another_programs, "database of another program"),
             (newer, "newer runspan"),
             (without_a_table, "is damaged"),
@@ -245,14 +250,17 @@ def public_path(filled: Path) -> Iterator[Path]:
     shutil.copytree(filled.parent, folder)
     path = folder / filled.name
     shutil.rmtree(f"{path}.owners")
-    path.chmod(0o444)
-    folder.chmod(0o555)
     yield path
     folder.chmod(0o755)
     shutil.rmtree(folder)
 
 
-def test_a_read_only_ledger_is_refused_at_once(public_path: Path) -> None:
+@pytest.mark.parametrize(("file_mode", "folder_mode"), [(0o444, 0o777), (0o666, 0o555), (0o444, 0o555), (0, 0o777)])
+def test_a_ledger_that_cannot_be_written_is_refused_at_once(
+    public_path: Path, file_mode: int, folder_mode: int
+) -> None:
+    public_path.chmod(file_mode)
+    public_path.parent.chmod(folder_mode)
     said = open_as_nobody(public_path)
     assert re.search(r"cannot be (written|opened|reached)", said)
     assert "permissions" in said

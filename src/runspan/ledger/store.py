@@ -189,7 +189,10 @@ def _build(connection: Connection) -> None:
 
 
 def _check(engine: Engine, path: Path) -> None:
-    """Read the whole file once: damage is found now, and not when a damaged row is needed."""
+    """Read the whole file once: damage is found now, and not when a damaged row is needed.
+
+    SQLite keeps no checksums, so this finds damage to the structure; a bit flipped within a value looks like a value.
+    """
     with engine.connect() as connection:
         connection.execution_options(reads_only=True)
         found = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()

@@ -214,5 +214,5 @@ def _room(detail: Json) -> str | None:
 
 
 def _is_unknown(detail: Json) -> bool:
-    """An unknown run, one asked for in a wrong room and one that faded all read as 200, `started`, without events."""
-    return not _begins(detail) and _event_count(detail) == 0
+    """An unknown run, one asked for in a wrong room and one that faded all read as 200, `started`, with no events."""
+    return not _begins(detail) and Fields(unwrapped(detail), []).value("events") == []

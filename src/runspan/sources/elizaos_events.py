@@ -54,14 +54,15 @@ def read_run(body: RunBody, *, include_ignored: bool = False) -> Run:
     """The run of a body with the document `detail`.
 
     Of several RUN_ENDED rows the earliest tells status and end: work that goes on behind a timeout writes a second one,
-    whenever it pleases, while the list keeps the first for good. Raises RunUnreadable where the detail is no JSON
-    object.
+    whenever it pleases, while the list keeps the first for good. Raises RunUnreadable where the detail has no list of
+    events.
     """
-    document = unwrapped(body.documents["detail"])
-    if not isinstance(document, dict):
-        raise RunUnreadable(f"run {body.ref.run_id}: the detail is not a JSON object", retryable=True)
     problems: list[str] = []
-    detail = Fields(document, problems)
+    detail = Fields(unwrapped(body.documents["detail"]), problems)
+    if not isinstance(detail.value("events"), list):
+        raise RunUnreadable(
+            f"the answer for run {body.ref.run_id} has no list of events: it is no run; retry it later", retryable=True
+        )
     documented = detail.value("summary") is None
     summary = detail if documented else detail.child("summary")
     rows = _rows(detail)

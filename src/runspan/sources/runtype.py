@@ -189,13 +189,15 @@ def has_ended(execution: Fields, config: RuntypeConfig) -> bool:
 def read_execution(body: RunBody, config: RuntypeConfig) -> Run:
     """The run of a body with the documents `detail`, `tools` and `tool/<id>`, the last two where there are any.
 
-    Raises RunUnreadable where the detail is no JSON object.
+    Raises RunUnreadable where the detail is no execution at all.
     """
-    document = unwrapped(body.documents["detail"])
-    if not isinstance(document, dict):
-        raise RunUnreadable(f"execution {body.ref.run_id}: the detail is not a JSON object", retryable=True)
     problems: list[str] = []
-    detail = Fields(document, problems)
+    detail = Fields(unwrapped(body.documents["detail"]), problems)
+    if detail.value("status") is None and detail.value("completedAt") is None:
+        raise RunUnreadable(
+            f"the answer for execution {body.ref.run_id} has neither a status nor an end: it is none; retry it later",
+            retryable=True,
+        )
     tools = Fields(unwrapped(body.documents.get("tools")), problems, "tools")
     payloads = {
         name.removeprefix("tool/"): Fields(unwrapped(payload), problems, name)

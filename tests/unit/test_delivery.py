@@ -132,10 +132,19 @@ class TestBadData:
         with capture_logs() as logs:
             verdicts = await bench.verdicts(*"abcdefgh")
         assert verdicts == [QUARANTINED] * 2 + [DUE] * 6
+        assert bench.sent.count([]) == 1  # a probe holds for a minute
         assert not bench.delivery.healthy
         assert logs[-1]["action"] == "destination_wrong"
         bench.seconds += 60
         assert await bench.verdicts("c", "d") == [QUARANTINED, DUE]
+
+    async def test_destination_that_takes_traces_in_between_is_not_suspected(self):
+        bench = Bench(poison(AnswerKind.BAD_DATA, "bad-1", "bad-2", "bad-3"))
+        for run_id in ("bad-1", "bad-2", "bad-3"):
+            assert await bench.verdicts(run_id) == [QUARANTINED]
+            assert bench.delivery.healthy
+            assert await bench.verdicts("good") == [EXPORTED]
+            bench.seconds += 61
 
     async def test_poisonous_traces_in_a_row_do_not_stop_the_good_ones_behind_them(self):
         bench = Bench(poison(AnswerKind.BAD_DATA, "a", "b"))

@@ -125,6 +125,10 @@ def test_a_call_with_a_start_alone_lasts_until_the_next_boundary() -> None:
     assert rows(chat(start_ns=at(2)), tool(start_ns=at(5), end_ns=at(6))) == [(2, 5, "i"), (5, 6, "r")]
 
 
+def test_a_call_with_a_start_alone_takes_no_time_where_the_next_thing_began_before() -> None:
+    assert rows(chat(start_ns=at(5)), tool(start_ns=at(2), end_ns=at(3))) == [(5, 5, "i"), (2, 3, "r")]
+
+
 def test_reported_ends_of_an_iteration_are_anchors() -> None:
     first = iteration(1, chat("1"), tool("1", duration_ns=SECOND), end_ns=at(4))
     second = iteration(2, chat("2"), tool("2", duration_ns=SECOND))

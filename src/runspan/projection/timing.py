@@ -261,7 +261,7 @@ def _fill(waiting: Sequence[tuple[_Node, int]], begin: int, end: int, run: Inter
         for node in block:
             if node.elastic:
                 start = node.reported_start or start
-                node.put(start, node.reported_end or start + length)
+                node.put(start, node.reported_end or max(start, min(start + length, end)))
             else:
                 node.put(start, min(run.end_ns, start + (node.duration or 0)))
         cursor = max(cursor, min(start + length, end))

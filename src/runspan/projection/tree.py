@@ -194,7 +194,7 @@ def _resolved(run: Run, settings: ProjectionSettings) -> Run:
 
 def _shown(step: Step) -> Step:
     """The step as a reader wants it: an iteration that holds only its model call is that call."""
-    children = tuple(_shown(child) for child in step.children)
+    children = tuple(_shown(_within(step, child)) for child in step.children)
     step = replace(step, children=children, usage=sound_usage(step.usage))
     if step.kind is not StepKind.ITERATION:
         return step
@@ -207,7 +207,6 @@ def _shown(step: Step) -> Step:
     times = call if timed else step
     return replace(
         call,
-        iteration=step.iteration,
         start_ns=times.start_ns,
         end_ns=times.end_ns,
         duration_ns=times.duration_ns,
@@ -215,6 +214,13 @@ def _shown(step: Step) -> Step:
         children=(*call.children, *notes),
         attributes={**step.attributes, **call.attributes},
     )
+
+
+def _within(parent: Step, child: Step) -> Step:
+    """The child with the number of the iteration it belongs to."""
+    if child.iteration is not None or parent.iteration is None:
+        return child
+    return replace(child, iteration=parent.iteration)
 
 
 def _span_name(step: Step) -> str:

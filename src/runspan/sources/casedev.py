@@ -6,10 +6,11 @@ list only tells names. Facts: docs.case.dev, and the vendor's SDK where the page
 """
 
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal, TypeAlias, TypeVar, cast
 
 import structlog
 
@@ -58,6 +59,9 @@ MICRO = Decimal("0.000001")
 NAMES_KEPT_SECONDS = 600.0
 """An unknown agent makes us read the agents list again, but no more often than this."""
 
+T = TypeVar("T")
+Waiting: TypeAlias = dict[tuple[str | None, bool], deque[int]]
+"""The places of calls without a result, by their tool and whether they hold an output already."""
 StepTime = Literal["start", "end"]
 
 
@@ -272,7 +276,7 @@ def read_conversation(detail: Fields, result: Fields) -> Content:
 def read_usage_entry(entry: Fields) -> Step:
     """A metered call: of a model (kind `llm`), or of another service of the platform. Its time is its end."""
     is_model_call = (entry.text("kind") or "llm").lower() == "llm"
-    status_code = entry.integer("statusCode")
+    status_code = read_status_code(entry)
     attributes: dict[str, AttributeValue] = {}
     if status_code is not None:
         attributes["http.response.status_code"] = status_code
@@ -295,18 +299,30 @@ def read_usage_entry(entry: Fields) -> Step:
     )
 
 
+def read_status_code(entry: Fields) -> int | None:
+    """The HTTP status of a metered call."""
+    status_code = entry.integer("statusCode")
+    if status_code is None or 100 <= status_code <= 599:
+        return status_code
+    entry.problems.append(f"{entry.path}.statusCode: not an HTTP status")
+    return None
+
+
 def read_steps(rows: Iterable[Fields], step_time: StepTime) -> list[Step]:
     """Tool calls, each with its result, thoughts and outputs."""
     steps: list[Step] = []
-    calls: list[tuple[Fields, Fields | None]] = []
+    calls: list[tuple[Fields | None, Fields | None]] = []
+    waiting: Waiting = {}
     for row in by_timestamp(rows):
         match (row.text("type") or "").lower():
             case "tool_call":
+                has_output = row.value("toolOutput") is not None
+                waiting.setdefault((row.text("toolName"), has_output), deque()).append(len(calls))
                 calls.append((row, None))
             case "tool_result":
-                index = answered_call(row, calls)
+                index = answered_call(row, waiting)
                 if index is None:
-                    calls.append((row, row))
+                    calls.append((None, row))
                 else:
                     calls[index] = (calls[index][0], row)
             case kind:
@@ -314,36 +330,33 @@ def read_steps(rows: Iterable[Fields], step_time: StepTime) -> list[Step]:
     return steps + [read_tool_call(call, result, step_time) for call, result in calls]
 
 
-def answered_call(result: Fields, calls: Sequence[tuple[Fields, Fields | None]]) -> int | None:
-    """Which call a result belongs to: no id ties them, so the first one of that tool that still lacks an output."""
+def answered_call(result: Fields, waiting: Waiting) -> int | None:
+    """Which call a result belongs to: no id ties them, so the first one of that tool, best one without an output."""
     tool = result.text("toolName")
-    waiting = [
-        index
-        for index, (call, answer) in enumerate(calls)
-        if answer is None and (tool is None or call.text("toolName") == tool)
+    candidates = list(waiting) if tool is None else [(tool, False), (tool, True)]
+    queues = [
+        (has_output, waiting[name, has_output]) for name, has_output in candidates if (name, has_output) in waiting
     ]
-    without_output = [index for index in waiting if calls[index][0].value("toolOutput") is None]
-    return next(iter(without_output or waiting), None)
+    heads = [(has_output, queue[0], queue) for has_output, queue in queues if queue]
+    return min(heads)[2].popleft() if heads else None
 
 
-def read_tool_call(call: Fields, result: Fields | None, step_time: StepTime) -> Step:
-    """A tool call and its result as one step; a result without a call is its own call."""
-    duration_ns = call.duration_ns("durationMs")
-    if duration_ns is None and result is not None:
-        duration_ns = result.duration_ns("durationMs")
-    called_ns = call.time_ns("timestamp")
-    answered_ns = result.time_ns("timestamp") if result is not None and result is not call else None
-    output = call.value("toolOutput")
-    if output is None and result is not None:
-        output = result.value("toolOutput") if result.value("toolOutput") is not None else result.value("content")
+def read_tool_call(call: Fields | None, result: Fields | None, step_time: StepTime) -> Step:
+    """A tool call and its result as one step; either may be missing. A result's time is always the end."""
+    rows = [row for row in (call, result) if row is not None]
+    called_ns = call.time_ns("timestamp") if call else None
+    answered_ns = result.time_ns("timestamp") if result else None
+    duration_ns = first(row.duration_ns("durationMs") for row in rows)
+    is_start = step_time == "start" or (answered_ns is not None and duration_ns is None)
+    outputs = [row.value("toolOutput") for row in rows] + [result.value("content") if result else None]
     return Step(
         kind=StepKind.TOOL_CALL,
-        key=row_key("step", call, ("type", "toolName", "timestamp", "durationMs")),
-        name=call.text("toolName"),
-        start_ns=called_ns if step_time == "start" or (answered_ns and duration_ns is None) else None,
-        end_ns=answered_ns or (called_ns if step_time == "end" else None),
+        key=row_key("step", rows[0], ("type", "toolName", "timestamp", "durationMs")),
+        name=first(row.text("toolName") for row in rows),
+        start_ns=called_ns if is_start else None,
+        end_ns=called_ns if answered_ns is None and step_time == "end" else answered_ns,
         duration_ns=duration_ns,
-        content=Content(arguments=call.value("toolInput"), result=output),
+        content=Content(arguments=first(row.value("toolInput") for row in rows), result=first(outputs)),
     )
 
 
@@ -365,6 +378,11 @@ def read_note(row: Fields, kind: str, step_time: StepTime) -> Step:
 def read_issue(text: str) -> Step:
     """Something that went wrong on the way, by the final response's own account; when is not known."""
     return Step(kind=StepKind.NOTE, key=("issue", text), name="issue", content=Content(text=text))
+
+
+def first(values: Iterable[T | None]) -> T | None:
+    """The first value that is there."""
+    return next((value for value in values if value is not None), None)
 
 
 def row_key(table: str, row: Fields, immutable: Sequence[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runspan.errors import RunGone, SourceUnavailable
+from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
 from runspan.model import Locator, RunRef, RunStatus
 from runspan.sources.base import Listed, Scope, Window
 from runspan.sources.elizaos import FAR_AHEAD_MS, ElizaOS, ElizaOSConfig
@@ -215,3 +215,10 @@ async def test_any_end_is_terminal_whatever_the_list_says() -> None:
         elizaos, _ = source({DETAIL: shown}, include_ignored=include)
         run = elizaos.read(await elizaos.fetch(REF))
         assert (run.status, run.skip_reason) == (RunStatus.SUCCESS, reason)
+
+
+@pytest.mark.parametrize("error", [RunGone("404"), RunUnreadable("400")])
+async def test_no_list_of_agents_means_a_wrong_address(error: Exception) -> None:
+    elizaos, _ = source(lambda path, params: error)
+    with pytest.raises(SourceUnavailable, match="check base_url"):
+        await elizaos.scopes()

@@ -185,3 +185,10 @@ async def test_agent_is_searched_where_none_is_known() -> None:
     answers[DETAIL] = RunGone("gone")  # pyright: ignore[reportArgumentType]
     with pytest.raises(RunGone, match="no agent has the execution exec_1"):
         await runtype.fetch(RunRef("runtype", "t", "exec_1"))
+
+
+@pytest.mark.parametrize("error", [RunGone("404"), RunUnreadable("400")])
+async def test_no_list_of_agents_means_a_wrong_address(error: Exception) -> None:
+    runtype, _ = source(lambda path, params: error)
+    with pytest.raises(SourceUnavailable, match="check base_url"):
+        await runtype.scopes()

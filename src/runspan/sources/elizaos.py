@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import ClassVar, NamedTuple, cast
 
 from runspan.config import SourceConfig
-from runspan.errors import RunGone, SourceUnavailable
+from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
 from runspan.model import Json, Locator, Run, RunBody, RunRef
 from runspan.sources.answers import rows_of, unwrapped
 from runspan.sources.base import Listed, Page, Scope, Source, Window
@@ -49,7 +49,11 @@ class ElizaOS(Source):
 
     async def scopes(self) -> Sequence[Scope]:
         """All agents, running or not. Raises SourceUnavailable."""
-        answer = Fields(unwrapped(await self.http.get_json(["api", "agents"])), [])
+        try:
+            document = await self.http.get_json(["api", "agents"])
+        except (RunGone, RunUnreadable) as error:
+            raise SourceUnavailable(f"{error}: check base_url") from None
+        answer = Fields(unwrapped(document), [])
         rows = rows_of(answer, "agents", f"source {self.config.name}: the list of agents")
         return tuple(
             Scope(agent_id, row.text("name") or row.text("characterName"))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import ClassVar, Literal, cast
 
 from runspan.config import SourceConfig
-from runspan.errors import RunGone, RunUnreadable
+from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
 from runspan.model import (
     Content,
     Cost,
@@ -81,7 +81,10 @@ class Runtype(Source):
         walk: Walk | None = Walk()
         while walk is not None:
             params = {"limit": PAGE_LIMIT, "cursor": walk.cursor}
-            answer = Fields(await self.http.get_json(["v1", "agents"], params), [])
+            try:
+                answer = Fields(await self.http.get_json(["v1", "agents"], params), [])
+            except (RunGone, RunUnreadable) as error:
+                raise SourceUnavailable(f"{error}: check base_url") from None
             for row in rows_of(answer, "data", f"source {self.config.name}: the list of agents"):
                 if agent_id := row.identifier("id"):
                     scopes[agent_id] = Scope(agent_id, row.text("name"))

@@ -289,6 +289,12 @@ def test_unsound_times_and_numbers_are_told() -> None:
     )
 
 
+def test_a_run_that_ended_before_it_started_says_so() -> None:
+    attributes = traced(ended_ns=START - 1).root.attributes
+    assert attributes["runspan.problems"] == ("ended: before the run started",)
+    assert attributes["runspan.timing"] == "clamped"
+
+
 def test_time_in_the_queue_is_shown_where_both_ends_are_known() -> None:
     assert traced(created_ns=START - SECOND // 2).root.attributes["runspan.run.queue_seconds"] == 0.5
     for created_ns in (None, START + 1, -1):

@@ -49,6 +49,8 @@ class _Projection:
 
     def trace(self) -> Trace:
         interval = run_interval(self.run)
+        if interval.timing is Timing.CLAMPED:
+            self.problems.append("ended: before the run started")
         root_id = root_span_id(self.trace_id)
         placed = lay_out(self.run.steps, interval)
         self._add_spans(placed, root_id)

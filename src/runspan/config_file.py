@@ -63,8 +63,12 @@ def load(
     except ValidationError as invalid:
         problems = {_path(error, values): error for error in reversed(invalid.errors(include_url=False))}
     # Outside the handler: the validation error quotes what was given, secrets too, and a traceback would show it.
-    texts = [_describe(path, error, model, layers, values) for path, error in reversed(problems.items())]
-    raise ConfigError("\n".join(texts))
+    raise ConfigError(
+        "\n".join(
+            f"{_place(path, layers, file)}: {_describe(path, error, model, values)}"
+            for path, error in reversed(problems.items())
+        )
+    )
 
 
 def schema(platforms: Platforms) -> dict[str, Any]:
@@ -172,11 +176,12 @@ def _merge(layers: Sequence[Layer]) -> dict[str, Any]:
 
 def _path(error: ErrorDetails, values: object) -> KeyPath:
     """The error's place in the values: pydantic's own path without the members of unions that it went through."""
+    may_be_absent = error["type"] in ("missing", "refused")
     path: list[str | int] = []
     node: Any = values
     for part in error["loc"]:
         children = _children(node)
-        if part in children or (part == error["loc"][-1] and isinstance(node, Mapping)):
+        if part in children or (may_be_absent and part != children.get("platform")):
             path.append(part)
             node = children.get(part)
     if error["type"].startswith("union_tag"):
@@ -184,12 +189,13 @@ def _path(error: ErrorDetails, values: object) -> KeyPath:
     return tuple(path)
 
 
-def _describe(
-    path: KeyPath, error: ErrorDetails, model: type[Config], layers: Sequence[Layer], values: Mapping[str, Any]
-) -> str:
-    place = next((layer.place(path) for layer in reversed(layers) if _holds(layer.values, path)), None)
-    if place is None:  # a key that is missing, or a default that does not fit: point at its table
-        place = next((layer.place(path) for layer in layers if _holds(layer.values, path[:-1])), layers[0].place(()))
+def _place(path: KeyPath, layers: Sequence[Layer], file: Layer) -> str:
+    """Where a reader has to look: at what was given last, else at the table that lacks it, in the file."""
+    given = next((layer for layer in reversed(layers) if _holds(layer.values, path)), file)
+    return given.place(path)
+
+
+def _describe(path: KeyPath, error: ErrorDetails, model: type[Config], values: Mapping[str, Any]) -> str:
     table, key = _table_and_key(path, values)
     inside = f" in {table}" if table else ""
     context = error.get("ctx", {})
@@ -198,14 +204,14 @@ def _describe(
             known = _keys_at(model, error["loc"][:-1])
             near = difflib.get_close_matches(str(path[-1]).lower(), known, n=1)
             remedy = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"
-            return f"{place}: unknown key `{key}`{inside}; {remedy}"
+            return f"unknown key `{key}`{inside}; {remedy}"
         case "missing" | "union_tag_not_found":
-            return f"{place}: `{key}` is missing{inside}"
+            return f"`{key}` is missing{inside}"
         case "union_tag_invalid":
             known = [name.strip("'") for name in str(context["expected_tags"]).split(", ")]
             near = difflib.get_close_matches(str(context["tag"]).lower(), known, n=1)
             remedy = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"
-            return f"{place}: unknown platform `{context['tag']}`{inside}; {remedy}"
+            return f"unknown platform `{context['tag']}`{inside}; {remedy}"
         case "literal_error":
             text = f"write {str(context['expected']).replace(chr(39), '')}"
         case "value_error":
@@ -216,7 +222,7 @@ def _describe(
             text = "write an array"
         case _:
             text = error["msg"][:1].lower() + error["msg"][1:]
-    return f"{place}: `{key}`{inside}: {text}"
+    return f"`{key}`{inside}: {text}"
 
 
 def _holds(values: object, path: KeyPath) -> bool:

@@ -15,13 +15,16 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = r"(?:\d{1,9}(?:ms|s|min|m|h|d))+"
-_DURATION_PART = re.compile(r"(\d{1,9})(ms|s|min|m|h|d)")
-_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)/(\d{1,6})?(s|m|min|h|d)")
+_DURATION = r"(?:[0-9]{1,9}(?:ms|s|min|m|h|d))+"
+_DURATION_PART = re.compile(r"([0-9]{1,9})(ms|s|min|m|h|d)")
+_LONGEST_DURATION = timedelta(days=36500)
+"""Far beyond sense, and still within 64 bits of nanoseconds."""
+_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)/([0-9]{1,6})?(s|m|min|h|d)")
+_SLOWEST_INTERVAL_NS = 86_400 * 10**9
 _UNIT_BYTES = {
     "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30,
 }  # fmt: skip
-_SIZE = re.compile(r"(\d{1,12})\s?([KMG]I?B|B)", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,12}) ?([KMG]I?B|B)", re.IGNORECASE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -29,10 +32,10 @@ def parse_duration(text: str) -> timedelta:
     """`500ms`, `30s`, `5m`, `24h`, `90d`, and combinations such as `1h30m`. Raises ValueError."""
     if not re.fullmatch(_DURATION, text):
         raise ValueError("not a duration: write a number and a unit, such as 500ms, 30s, 5m, 24h or 90d")
-    try:
-        return timedelta(milliseconds=sum(int(n) * _UNIT_MS[unit] for n, unit in _DURATION_PART.findall(text)))
-    except OverflowError:
-        raise ValueError("too long a duration") from None
+    milliseconds = sum(int(count) * _UNIT_MS[unit] for count, unit in _DURATION_PART.findall(text))
+    if milliseconds > _LONGEST_DURATION // timedelta(milliseconds=1):
+        raise ValueError("too long a duration: a hundred years is the most")
+    return timedelta(milliseconds=milliseconds)
 
 
 def format_duration(duration: timedelta) -> str:
@@ -64,7 +67,10 @@ class Rate:
         found = _RATE.fullmatch(text)
         if not found or float(found[1]) == 0 or found[2] == "0":
             raise ValueError("not a rate: write requests per unit of time, such as 2/s, 90/min or 1000/15min")
-        return cls(float(found[1]), int(found[2] or 1) * _UNIT_MS[found[3]] // 1000)
+        rate = cls(float(found[1]), int(found[2] or 1) * _UNIT_MS[found[3]] // 1000)
+        if rate.interval_ns > _SLOWEST_INTERVAL_NS:
+            raise ValueError("too low a rate: one request a day is the least")
+        return rate
 
     @property
     def interval_ns(self) -> int:
@@ -106,7 +112,7 @@ class Start:
             instant = datetime.fromisoformat(f"{text}T00:00Z" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text)
         except ValueError:
             instant = None
-        if instant is None or instant.tzinfo is None:
+        if instant is None or instant.tzinfo is None or not 1970 <= instant.year < 2262:
             raise ValueError("not a start: write now, a duration back such as 24h, or a timestamp with its zone, "
                              "such as 2026-01-31T08:00:00Z")  # fmt: skip
         return cls(at_ns=nanoseconds(instant - _EPOCH))
@@ -187,6 +193,6 @@ Size: TypeAlias = Annotated[
     int,
     BeforeValidator(_size),
     PlainSerializer(format_size),
-    WithJsonSchema({"type": ["string", "integer"], "pattern": r"^\d+\s?([KkMmGg][Ii]?[Bb]|[Bb])$", "minimum": 1}),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": r"^[0-9]+ ?([KkMmGg][Ii]?[Bb]|[Bb])$", "minimum": 1}),
 ]
 """A number of bytes, written `64MB`."""

@@ -1,0 +1,71 @@
+import pickle
+from pathlib import Path
+
+import pytest
+
+from runspan.errors import ConfigError
+from runspan.secrets import Secret, mask
+
+
+@pytest.mark.parametrize("text", ["", "hunter2", "env:", "env:1X", "env:A B", "file:", "ENV:X", "vault:x"])
+def test_a_bare_secret_is_refused_without_being_repeated(text: str) -> None:
+    with pytest.raises(ValueError, match="env:NAME or file:/path") as refused:
+        Secret(text)
+    assert not text or text not in str(refused.value).replace("env:NAME or file:/path", "")
+
+
+def test_the_environment_is_read_when_the_secret_is_revealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = Secret("env:RUNSPAN_TEST_KEY")
+    monkeypatch.setenv("RUNSPAN_TEST_KEY", "first")
+    assert secret.reveal() == "first"
+    monkeypatch.setenv("RUNSPAN_TEST_KEY", "second")
+    assert secret.reveal() == "second"
+
+
+def test_a_file_is_read_again_when_it_was_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    secret = Secret(f"file:{file}")
+    file.write_text("first\n")
+    assert secret.reveal() == "first"
+    (tmp_path / "new").write_text("second\n")
+    (tmp_path / "new").rename(file)
+    assert secret.reveal() == "second"
+
+
+def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RUNSPAN_TEST_KEY", raising=False)
+    with pytest.raises(ConfigError, match="RUNSPAN_TEST_KEY is not set"):
+        Secret("env:RUNSPAN_TEST_KEY").reveal()
+    with pytest.raises(ConfigError, match=f"file:{tmp_path}/none: No such file"):
+        Secret(f"file:{tmp_path}/none").reveal()
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"one\ntwo", b"caf\xc3\xa9", b"\xff\xfe", b"nul\0"])
+def test_what_no_header_can_carry_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(ConfigError, match="put") as refused:
+        Secret(f"file:{tmp_path}/key").reveal()
+    assert "one" not in str(refused.value).replace("more than one line", "")
+
+
+def test_a_secret_shows_only_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNSPAN_TEST_KEY", "hunter2hunter2")
+    secret = Secret("env:RUNSPAN_TEST_KEY")
+    secret.reveal()
+    assert (
+        f"{secret} {secret!r} {[secret]}" == "Secret('env:RUNSPAN_TEST_KEY') " * 2 + "[Secret('env:RUNSPAN_TEST_KEY')]"
+    )
+    assert b"hunter2" not in pickle.dumps(secret)
+
+
+def test_what_was_revealed_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNSPAN_TEST_KEY", "swordfish-91")
+    assert mask("key swordfish-91!") == "key swordfish-91!"
+    Secret("env:RUNSPAN_TEST_KEY").reveal()
+    assert mask("key swordfish-91!") == "key [secret]!"
+
+
+def test_a_secret_too_short_to_be_masked_is_not_spelled_out_by_masking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNSPAN_TEST_KEY", "a")
+    Secret("env:RUNSPAN_TEST_KEY").reveal()
+    assert mask("a banana") == "a banana"

@@ -35,7 +35,8 @@ def test_claims_come_in_due_order_and_only_when_due(ledger: Ledger) -> None:
     ledger.note_rows([row(str(number), due_ns=START_NS - number) for number in range(-2, 5)])
     ledger.note_rows([row("open", RowState.OPEN, due_ns=START_NS - 99)])
     assert ids(ledger.claim(ACCOUNT, limit=3, states=(RowState.DUE,))) == ["4", "3", "2"]
-    assert ids(ledger.claim(ACCOUNT, limit=9)) == ["open", "1", "0"]
+    assert ids(ledger.claim(ACCOUNT, limit=2, states=(RowState.DUE, RowState.OPEN))) == ["open", "1"]
+    assert ids(ledger.claim(ACCOUNT, limit=9)) == ["0"]
     assert ledger.claim(ACCOUNT, limit=9) == []
     assert ledger.next_due_ns(ACCOUNT) == START_NS + 1
     assert ids(ledger.claim(ACCOUNT, limit=9, due_before_ns=START_NS + 1)) == ["-1"]
@@ -144,6 +145,8 @@ def test_a_process_that_ends_in_order_leaves_nothing_behind(ledger: Ledger, path
     ledger.note_rows([row("a")])
     with open_ledger(path, clock) as other:
         assert ids(other.claim(ACCOUNT, limit=1)) == ["a"]
+        assert ledger.next_due_ns(ACCOUNT) == START_NS + LEASE_NS
+    assert ledger.next_due_ns(ACCOUNT) == START_NS
     assert ids(ledger.claim(ACCOUNT, limit=1)) == ["a"]
     assert len(list(Path(f"{path}.owners").iterdir())) == 1
 

@@ -7,7 +7,7 @@ from sqlalchemy.dialects import sqlite
 
 from runspan.ledger.rows import of, ref_of
 from runspan.ledger.schema import accounts, runs
-from runspan.ledger.values import SETTLED, Account, Count, RowState, RunRow, Summary
+from runspan.ledger.values import Account, Count, RowState, RunRow, Summary
 from runspan.ledger.work import SUMMARY_COLUMNS
 
 PRUNE_CHUNK = 2000
@@ -79,11 +79,7 @@ def oldest_due_ns(connection: Connection, account: Account) -> int | None:
 
 def prune_some(connection: Connection, account: Account, before_ns: int) -> int:
     """Delete up to `PRUNE_CHUNK` settled rows that were finished before then; gives how many."""
-    old = (
-        select(runs.c.run_id)
-        .where(of(account), runs.c.finished_ns < before_ns, runs.c.state.in_(SETTLED))
-        .limit(PRUNE_CHUNK)
-    )
+    old = select(runs.c.run_id).where(of(account), runs.c.finished_ns < before_ns).limit(PRUNE_CHUNK)
     deleted = connection.execute(
         delete(runs)
         .where(of(account), runs.c.run_id.in_(old))

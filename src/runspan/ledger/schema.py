@@ -91,6 +91,7 @@ runs = Table(
     Column("digest", Text),
     Column("sent", Boolean, nullable=False, server_default=false()),
     Column("exported_ns", BigInteger),
+    # Since when the state is a settled one; null in every other, which is what keeps such rows from being pruned.
     Column("finished_ns", BigInteger),
     # The summary of an exported run.
     Column("status", Words),

@@ -1,0 +1,101 @@
+"""Writes what the docs take from the program: `make docs`. With --check it only says what is stale (`make check`).
+
+Generated are config.example.toml and the parts of README.md between `<!-- NAME -->` and `<!-- /NAME -->`.
+"""
+
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Container, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
+from rich.console import Console
+
+from runspan.cli.waterfall import draw
+from runspan.config import Config, SourceConfig
+from runspan.config_example import example
+from runspan.model import Locator, RunBody, RunRef
+from runspan.projection import ProjectionSettings, project
+from runspan.sources import platforms, registry
+
+ROOT = Path(__file__).parents[1]
+PICTURE = ROOT / "tests/fixtures/runtype/ideal-tree.json"
+
+
+def waterfall() -> str:
+    """The picture: a real trace, drawn by the code behind `runspan show`."""
+    fixture = json.loads(PICTURE.read_text())
+    kind = registry()["runtype"]
+    config = kind.config_type(name="runtype-prod", platform="runtype", base_url=kind.default_base_url)
+    source = kind(config, SimpleNamespace(origin=kind.default_base_url))
+    ref = RunRef("runtype", source.tenant, fixture["run_id"], Locator(**fixture["locator"]))
+    trace = project(source.read(RunBody(ref, fixture["documents"])), ProjectionSettings(source="runtype-prod"))
+    console = Console(file=io.StringIO(), width=112, no_color=True, highlight=False)
+    console.print(draw(trace))
+    text = "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+    return f"```\n{text}\n```"
+
+
+def config_keys() -> str:
+    """A table of every configuration key."""
+    rows = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Config.model_fields.items():
+        if name != "source":
+            rows += key_rows(f"[{name}]", field.annotation)
+    rows += key_rows("[[source]]", SourceConfig)
+    for platform, info in platforms().items():
+        rows += key_rows(f"[[source]] {platform}", info.config_type, without=SourceConfig.model_fields.keys())
+    return "\n".join(rows)
+
+
+def key_rows(table: str, model: type[BaseModel], *, without: Container[str] = ()) -> Iterator[str]:
+    """One row a key of a table."""
+    for key, field in model.model_fields.items():
+        if key not in without:
+            meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+            yield f"| `{table} {key}` | {default_of(field)} | {meaning} |"
+
+
+def default_of(field: FieldInfo) -> str:
+    """The default as it would stand in the file; empty where there is none, or where it depends on something."""
+    if field.is_required() or "Default:" in (field.description or ""):
+        return ""
+    value = TypeAdapter(field.rebuild_annotation()).dump_python(
+        field.get_default(call_default_factory=True), mode="json"
+    )
+    return "" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+PARTS: dict[str, Callable[[], str]] = {"waterfall": waterfall, "config-keys": config_keys}
+
+
+def readme() -> str:
+    """README.md with its generated parts as they should be."""
+    text = (ROOT / "README.md").read_text()
+    for name, make in PARTS.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        assert begin in text, f"README.md has no place for {name}"
+        text = re.sub(f"{begin}.*?{end}", lambda _, m=make, b=begin, e=end: f"{b}\n{m()}\n{e}", text, flags=re.DOTALL)
+    return text
+
+
+def main() -> int:
+    """Write, or with --check name what is stale."""
+    wanted = {ROOT / "README.md": readme(), ROOT / "config.example.toml": example(platforms())}
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is stale: `make docs` writes it anew", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(wanted[path])
+        print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -353,11 +353,6 @@ class Ledger:
         with self._store.write() as connection:
             return work.retry(connection, self._now(), source, run_ids, reason_like)
 
-    def force(self, refs: Iterable[RunRef], job: str | None) -> int:
-        """Make exported rows due again, unless it was this job that exported them; gives how many."""
-        with self._store.write() as connection:
-            return rows.force(connection, self._now(), refs, job)
-
     # Rate budget
 
     def debit(self, key: str, interval_ns: int) -> int:

@@ -118,7 +118,8 @@ def note(
             listed += 1
             after["listed_by"] = job
             if force and state == RowState.EXPORTED:
-                after |= _again(now_ns, job)
+                # The digest stays, so that a repeat with other bytes is seen.
+                after |= {"state": RowState.DUE, "due_ns": now_ns, "finished_ns": None, "attempts": 0, "job": job}
             elif state in (RowState.EXPORTED, RowState.SKIPPED):
                 known += 1
             else:
@@ -132,20 +133,6 @@ def note(
         connection.execute(update(runs).where(KEY).values({name: param(name) for name in _CHANGEABLE}), updates)
     noted = Noted(len(inserts), became_due, len(unique) - len(inserts) - became_due)
     return noted, Listed(len(inserts) + listed, known)
-
-
-def _again(now_ns: int, job: str | None) -> dict[str, Any]:
-    # The digest stays, so that a repeat with other bytes is seen.
-    return {"state": RowState.DUE, "due_ns": now_ns, "finished_ns": None, "attempts": 0, "job": job}
-
-
-def force(connection: Connection, now_ns: int, refs: Iterable[RunRef], job: str | None) -> int:
-    """Make exported rows due again, unless it was this job that exported them; gives how many."""
-    parameters = [key(ref) for ref in refs]
-    if not parameters:
-        return 0
-    again = update(runs).where(KEY, runs.c.state == RowState.EXPORTED, runs.c.job.is_distinct_from(job))
-    return connection.execute(again.values(_again(now_ns, job)), parameters).rowcount
 
 
 def _stored(connection: Connection, refs: Iterable[RunRef]) -> dict[RunRef, dict[str, Any]]:

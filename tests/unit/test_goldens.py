@@ -1,8 +1,9 @@
 """Every fixture body beside the whole text of the trace it becomes.
 
 A fixture `tests/fixtures/<platform>/<case>.json` is a body as fetched, `{"run_id", "locator", "documents"}`, or a
-vendor's answer as it is; `"content": true` captures content too. `UPDATE_GOLDENS=1 pytest tests/unit/test_goldens.py`
-writes `<case>.golden.txt` anew: read the difference before you commit it.
+vendor's answer as it is, as are those of a real server in `observed/`; `"content": true` captures content too.
+`UPDATE_GOLDENS=1 pytest tests/unit/test_goldens.py` writes `<case>.golden.txt` anew: read the difference before you
+commit it.
 """
 
 import json
@@ -22,7 +23,7 @@ from runspan.sources import registry
 from runspan.sources.base import Source
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-CASES = sorted(FIXTURES.glob("*/*.json"))
+CASES = sorted([*FIXTURES.glob("*/*.json"), *FIXTURES.glob("*/observed/detail-*.json")])
 HOME = "http://localhost:3000"
 
 
@@ -50,9 +51,9 @@ def golden_text(platform: str, fixture: dict[str, Any], case: str) -> str:
         return f"unreadable: {error}\n"
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", CASES, ids=lambda path: str(path.relative_to(FIXTURES).with_suffix("")))
 def test_a_body_becomes_the_trace_beside_it(path: Path) -> None:
-    text = golden_text(path.parent.name, json.loads(path.read_text()), path.stem)
+    text = golden_text(path.relative_to(FIXTURES).parts[0], json.loads(path.read_text()), path.stem)
     golden = path.with_suffix(".golden.txt")
     if os.environ.get("UPDATE_GOLDENS") == "1":
         golden.write_text(text)
@@ -62,4 +63,4 @@ def test_a_body_becomes_the_trace_beside_it(path: Path) -> None:
 
 def test_no_golden_stands_without_its_body() -> None:
     bodies = {path.with_suffix(".golden.txt") for path in CASES}
-    assert set(FIXTURES.glob("*/*.golden.txt")) <= bodies
+    assert set(FIXTURES.rglob("*.golden.txt")) <= bodies

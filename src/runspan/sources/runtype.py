@@ -14,7 +14,6 @@ from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
 from runspan.model import (
     Content,
-    Cost,
     Json,
     Locator,
     Message,
@@ -25,11 +24,11 @@ from runspan.model import (
     Step,
     StepError,
     StepKind,
-    Usage,
 )
 from runspan.sources.answers import Walk, as_text, find_traceparent, rows_of, unwrapped
 from runspan.sources.base import Listed, Page, Scope, Source, Window
 from runspan.sources.fields import MS_NS, SECOND_NS, Fields, in_order
+from runspan.sources.runtype_iterations import read_cost, read_iterations, read_usage, said
 
 PAGE_LIMIT = 50
 """As in the vendor's samples: the largest page is not documented."""
@@ -209,7 +208,8 @@ def read_execution(body: RunBody, config: RuntypeConfig) -> Run:
     }
     started_ns, ended_ns = detail.time_ns("startedAt"), detail.time_ns("completedAt")
     created_ns = detail.time_ns("createdAt")
-    calls = [_tool_call(row, payloads, config) for row in tools.children("toolCalls")]
+    call_rows = in_order(tools.children("toolCalls"), lambda row: (row.identifier("id") or "",))
+    calls = [_tool_call(row, payloads, config) for row in call_rows]
     iterations = detail.children("iterationDetails")
     locator = body.ref.locator
     return Run(
@@ -222,14 +222,14 @@ def read_execution(body: RunBody, config: RuntypeConfig) -> Run:
         created_ns=created_ns,
         started_ns=started_ns,
         ended_ns=ended_ns,
-        usage=_usage(detail, "totalTokens"),
-        cost=_cost(detail, "totalCost"),
-        steps=_steps(iterations, calls, started_ns or created_ns, ended_ns),
+        usage=read_usage(detail, "totalTokens"),
+        cost=read_cost(detail, "totalCost"),
+        steps=read_iterations(iterations, calls, started_ns or created_ns, ended_ns),
         steps_reported=detail.integer("iterations"),
         steps_listed=len(iterations) if detail.value("iterationDetails") is not None else None,
         parent_run_id=detail.identifier("parentExecutionId"),
         traceparent=find_traceparent(*map(detail.value, ("metadata", "inputMessages", "agentSpec"))),
-        content=Content(input=_messages(detail.value("inputMessages")), output=_said(detail.value("finalOutput"))),
+        content=Content(input=_messages(detail.value("inputMessages")), output=said(detail.value("finalOutput"))),
         skip_reason=_skip_reason(body.ref.run_id, detail, config),
         problems=tuple(problems),
     )
@@ -274,23 +274,6 @@ def _status(detail: Fields, config: RuntypeConfig) -> RunStatus:
     return status
 
 
-def _usage(fields: Fields, key: str) -> Usage:
-    """`totalTokens`, `tokensUsed` and `tokens` are untyped: seen are a number, and an object of input and output."""
-    if not isinstance(fields.value(key), dict):
-        return Usage(total_tokens=fields.integer(key))
-    tokens = fields.child(key)
-    return Usage(
-        input_tokens=tokens.integer("input"),
-        output_tokens=tokens.integer("output"),
-        total_tokens=tokens.integer("total"),
-    )
-
-
-def _cost(fields: Fields, key: str) -> Cost | None:
-    amount = fields.decimal(key)
-    return None if amount is None else Cost(amount)
-
-
 def _tool_call(row: Fields, payloads: Mapping[str, Fields], config: RuntypeConfig) -> Step:
     call_id = row.identifier("id")
     name = row.text("toolName")
@@ -316,73 +299,6 @@ def _tool_call(row: Fields, payloads: Mapping[str, Fields], config: RuntypeConfi
     )
 
 
-def _steps(
-    details: Sequence[Fields], calls: Sequence[Step], started_ns: int | None, ended_ns: int | None
-) -> tuple[Step, ...]:
-    by_iteration: dict[int | None, list[Step]] = {}
-    for call in sorted(calls, key=lambda call: (_logged_ns(call), call.key)):
-        by_iteration.setdefault(call.iteration, []).append(call)
-    loose = by_iteration.pop(None, [])
-    iterations: list[Step] = []
-    for detail in in_order(details, lambda row: (row.integer("iteration") is None, row.integer("iteration") or 0)):
-        number = detail.integer("iteration")
-        iterations.append(_iteration(number, detail, by_iteration.pop(number, []) if number is not None else []))
-    iterations += [_iteration(number, None, tools) for number, tools in by_iteration.items()]
-    iterations.sort(key=lambda step: (step.iteration is None, step.iteration or 0))
-    return _with_loose_calls(iterations, loose, started_ns, ended_ns)
-
-
-def _iteration(number: int | None, detail: Fields | None, tools: Sequence[Step]) -> Step:
-    """One turn: its model call, where the detail lists the turn, and the tools it called."""
-    key = ("iteration", "" if number is None else str(number))
-    if detail is None:
-        return Step(kind=StepKind.ITERATION, key=key, iteration=number, children=tuple(tools))
-    # `tokensUsed` is what the detail shows; the stream's event of a finished iteration has `tokens`, `cost` and times.
-    tokens_key = "tokens" if detail.value("tokens") is not None else "tokensUsed"
-    call = Step(
-        kind=StepKind.MODEL_CALL,
-        key=(*key, "chat"),
-        iteration=number,
-        usage=_usage(detail, tokens_key),
-        cost=_cost(detail, "cost"),
-        content=Content(output=_said(detail.value("output"))),
-    )
-    return Step(
-        kind=StepKind.ITERATION,
-        key=key,
-        iteration=number,
-        end_ns=detail.time_ns("completedAt"),
-        duration_ns=detail.duration_ns("duration"),
-        children=(call, *tools),
-    )
-
-
-def _with_loose_calls(
-    iterations: list[Step], loose: Sequence[Step], started_ns: int | None, ended_ns: int | None
-) -> tuple[Step, ...]:
-    """Put tool calls that name no iteration among the iterations, where their time lies.
-
-    Iterations without a time of their own count as equally long.
-    """
-    count = len(iterations)
-    known = [(place, _logged_ns(step)) for place, step in enumerate(iterations) if _logged_ns(step)]
-    steps = list(iterations)
-    for call in reversed(loose):
-        at_ns = _logged_ns(call)
-        first = max((place + 1 for place, time_ns in known if time_ns <= at_ns), default=0)
-        last = min((place for place, time_ns in known if time_ns > at_ns), default=count)
-        place = count
-        if at_ns and started_ns and ended_ns and ended_ns > started_ns:
-            place = round(count * (at_ns - started_ns) / (ended_ns - started_ns))
-        steps.insert(max(first, min(place, last)), call)
-    return tuple(steps)
-
-
-def _logged_ns(step: Step) -> int:
-    times_ns = [child.end_ns or child.start_ns or 0 for child in step.children]
-    return step.end_ns or step.start_ns or max(times_ns, default=0)
-
-
 def _messages(value: Json) -> tuple[Message, ...]:
     """`inputMessages` is untyped: seen is a list of `{role, content}`."""
     if not isinstance(value, list):
@@ -394,8 +310,3 @@ def _messages(value: Json) -> tuple[Message, ...]:
         if content is not None:
             messages.append(Message(role=fields.text("role") or "user", text=as_text(content)))
     return tuple(messages)
-
-
-def _said(value: Json) -> tuple[Message, ...]:
-    """An output, which is text in some places of the vendor's documents and an object in others."""
-    return () if value is None else (Message(role="assistant", text=as_text(value)),)

@@ -50,17 +50,20 @@ def _source(platform: str, info: PlatformInfo) -> Iterator[str]:
         "api_key": f"env:{platform.upper()}_API_KEY",
         "rate": info.default_rate,
     }
-    keys = info.config_type.model_fields
+    fields = info.config_type.model_fields
+    common = {key: field for key, field in fields.items() if key in SourceConfig.model_fields}
+    own = {key: field for key, field in fields.items() if key not in common}
     if platform == SHOWN_FIRST:
         yield from _prose("One account of a platform. Repeat this table for each.")
         yield "[[source]]"
-        yield from _keys(keys, values=shown, switched_on={"name", "platform", "api_key"}, above="source.")
+        yield from _keys(common, values=shown, switched_on={"name", "platform", "api_key"})
     else:
-        common = SourceConfig.model_fields.keys()
-        yield from _prose(f"An account of {platform}: with its own keys, and all that were told above.")
+        yield from _prose(f"An account of {platform}; the keys that every source has are told above.")
         yield "#[[source]]"
-        yield from _keys({key: keys[key] for key in shown if key != "tenant"}, values=shown, with_prose=False)
-        yield from _keys({key: field for key, field in keys.items() if key not in common}, above="source.")
+        yield from _keys({key: common[key] for key in shown if key != "tenant"}, values=shown, with_prose=False)
+    if own:
+        yield from _prose(f"These keys are {platform}'s alone.")
+        yield from _keys(own, above="source.")
 
 
 def _keys(

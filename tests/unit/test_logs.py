@@ -1,0 +1,102 @@
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from runspan import logs
+from runspan.config import LogConfig
+from runspan.secrets import Secret
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    for name in ("runspan", "apscheduler"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    structlog.reset_defaults()
+
+
+def ours() -> structlog.stdlib.BoundLogger:
+    return structlog.get_logger("runspan.test")
+
+
+def test_an_event_is_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up(LogConfig(format="json"))
+    ours().info("polled", action="poll", source="case-prod", runs=3)
+    out, err = capsys.readouterr()
+    event = json.loads(err)
+    assert event.pop("timestamp").endswith("Z")
+    assert event == {"event": "polled", "action": "poll", "level": "info", "source": "case-prod", "runs": 3}
+    assert out == ""
+
+
+def test_away_from_a_terminal_auto_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up(LogConfig())
+    ours().info("polled", action="poll")
+    assert json.loads(capsys.readouterr().err)["action"] == "poll"
+
+
+def test_a_console_line_is_for_reading(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up(LogConfig(format="console"))
+    ours().warning("slow", action="poll")
+    line = capsys.readouterr().err
+    assert "[warning" in line
+    assert "action=poll" in line
+
+
+def test_libraries_speak_in_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up(LogConfig(format="json"))
+    logging.getLogger("uvicorn.error").info("started")
+    logging.getLogger("uvicorn.error").warning("missed by %s", "3 s")
+    logging.getLogger("apscheduler.scheduler").warning("skipped, as it is at every tick under a small quota")
+    event = json.loads(capsys.readouterr().err)
+    assert (event["event"], event["action"], event["logger"]) == ("missed by 3 s", "library", "uvicorn.error")
+
+
+def test_below_the_level_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up(LogConfig(level="error"))
+    ours().warning("slow", action="poll")
+    logging.getLogger("uvicorn").warning("slow")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_second_set_up_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up(LogConfig(format="console"))
+    logs.set_up(LogConfig(format="json"))
+    ours().info("once", action="poll")
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_no_secret_is_logged(format: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNSPAN_TEST_KEY", "swordfish-17")
+    key = Secret("env:RUNSPAN_TEST_KEY").reveal()
+    logs.set_up(LogConfig.model_validate({"format": format}))
+    ours().error(f"refused {key}", action="poll", headers={"x-api-key": key})
+    logging.getLogger("httpx").error("GET /?key=%s", key)
+    try:
+        raise ValueError(key)
+    except ValueError:
+        ours().exception("failed", action="poll")
+    written = capsys.readouterr().err
+    assert written.count("[secret]") == 4
+    assert key not in written
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_traceback_shows_no_values(format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up(LogConfig.model_validate({"format": format}))
+    prompt = "".join(["what the ", "user said"])
+    try:
+        raise ValueError(str(len(prompt)))
+    except ValueError:
+        ours().exception("failed", action="poll")
+    written = capsys.readouterr().err
+    assert "ValueError" in written
+    assert prompt not in written

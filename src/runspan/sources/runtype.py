@@ -98,15 +98,19 @@ class Runtype(Source):
         not documented.
         """
         walk = Walk.resumed(cursor)
-        document = await self.http.get_json(
-            ["v1", "agents", scope.key, "executions"],
-            {
-                "limit": PAGE_LIMIT,
-                "cursor": walk.cursor,
-                "from": iso_time(window.start_ns),
-                "to": None if window.end_ns is None else iso_time(window.end_ns + MS_NS - 1),
-            },
-        )
+        params = {
+            "limit": PAGE_LIMIT,
+            "cursor": walk.cursor,
+            "from": iso_time(window.start_ns),
+            "to": None if window.end_ns is None else iso_time(window.end_ns + MS_NS - 1),
+        }
+        try:
+            document = await self.http.get_json(["v1", "agents", scope.key, "executions"], params)
+        except RunGone as gone:
+            # Either the agent has vanished or the cursor has; asked anew without one, the list tells which.
+            if walk.cursor is None:
+                raise
+            raise RunUnreadable(f"{gone}: the cursor is not known any more", retryable=True) from None
         problems: list[str] = []
         answer = Fields(document, problems)
         rows: dict[str, Listed] = {}

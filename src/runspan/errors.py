@@ -14,7 +14,6 @@ No message carries a response body, a header or a secret.
 """
 
 import traceback
-from pathlib import Path
 
 
 class RunspanError(Exception):
@@ -26,7 +25,8 @@ def said(error: BaseException) -> str:
     if isinstance(error, RunspanError):
         return str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {frame.name}:{frame.lineno} ({Path(frame.filename).name}); please report this"
+    file = frame.filename.rpartition("/")[2]
+    return f"{type(error).__name__} at {frame.name}:{frame.lineno} ({file}); please report this"
 
 
 class ConfigError(RunspanError):

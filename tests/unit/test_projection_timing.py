@@ -28,8 +28,8 @@ RUN = Interval(START, START + 10 * SECOND, Timing.REPORTED)
 
 
 def rows(*steps: Step, **fields: Any) -> list[tuple[float, float, str]]:
-    """Start, end and timing of each span but the root's."""
-    return [(start, end, timing) for _, _, start, end, timing in outline(traced(*steps, **fields))[1:]]
+    """Start, end and timing of each span but the root's, to the microsecond."""
+    return [(round(start, 6), round(end, 6), timing) for _, _, start, end, timing in outline(traced(*steps, **fields))[1:]]
 
 
 def at(seconds: float) -> int:
@@ -327,4 +327,6 @@ def test_any_run_of_steps_becomes_a_trace(steps: list[Step]) -> None:
     for span in trace.spans[1:]:
         assert span.parent_id in seen
         assert span.span_id not in seen
+        # A span without length is one of negative duration to Jaeger.
+        assert trace.root.start_ns <= span.start_ns < span.end_ns <= trace.root.end_ns
         seen.add(span.span_id)

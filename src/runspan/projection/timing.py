@@ -7,7 +7,7 @@ All times are integer nanoseconds since the epoch.
 
 from bisect import bisect_right, insort
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import accumulate, groupby
 
@@ -83,7 +83,17 @@ def run_interval(run: Run) -> Interval:
     if end < start:
         end, timing = by_duration or last, Timing.CLAMPED
     said = duration if timing is not Timing.REPORTED or duration != end - start else None
-    return Interval(start, end, timing, said)
+    # Jaeger takes a span that ends as it starts for one of negative duration, and warns on it (read back from 2.13).
+    return Interval(start, max(end, start + 1), timing, said)
+
+
+def with_length(interval: Interval, run: Interval) -> Interval:
+    """The interval of a step, a nanosecond long where it had no length, for the same reason as the run's."""
+    if interval.end_ns > interval.start_ns:
+        return interval
+    if interval.end_ns < run.end_ns:
+        return replace(interval, end_ns=interval.start_ns + 1)
+    return replace(interval, start_ns=interval.end_ns - 1)
 
 
 def lay_out(steps: Sequence[Step], run: Interval) -> tuple[Placed, ...]:

@@ -10,7 +10,16 @@ from runspan.projection.conventions import CONVENTIONS, gen_ai, own
 from runspan.projection.ids import SpanIds, root_span_id, trace_id
 from runspan.projection.redaction import redact_start
 from runspan.projection.settings import ProjectionSettings
-from runspan.projection.timing import Interval, Placed, Timing, is_instant, lay_out, run_interval, sound_time
+from runspan.projection.timing import (
+    Interval,
+    Placed,
+    Timing,
+    is_instant,
+    lay_out,
+    run_interval,
+    sound_time,
+    with_length,
+)
 from runspan.projection.traceparent import parse_traceparent
 from runspan.projection.values import clean_attributes, clean_text, one_line
 from runspan.trace import Link, Span, SpanEvent, SpanKind, Trace
@@ -46,9 +55,10 @@ class _Projection:
             self.common |= convention.on_every_span(run)
         self.problems = [*run.problems, *self.account.problems]
         self.spans: list[Span] = []
+        self.interval = run_interval(run)
 
     def trace(self) -> Trace:
-        interval = run_interval(self.run)
+        interval = self.interval
         if interval.timing is Timing.CLAMPED:
             self.problems.append("ended: before the run started")
         root_id = root_span_id(self.trace_id)
@@ -96,7 +106,8 @@ class _Projection:
             if item.interval is None:
                 continue
             span_id = self.ids.next(item.step.key)
-            self.spans.append(self._span(item, item.interval, span_id, parent_id))
+            interval = with_length(item.interval, self.interval)
+            self.spans.append(self._span(item, interval, span_id, parent_id))
             self._add_spans(item.children, span_id)
 
     def _span(self, item: Placed, interval: Interval, span_id: bytes, parent_id: bytes) -> Span:

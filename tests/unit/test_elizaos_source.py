@@ -189,7 +189,17 @@ async def test_run_of_an_agent_that_stopped_is_read_through_another() -> None:
     elizaos, _ = source(answers)
     body = await elizaos.fetch(REF)
     assert body.ref.locator == LOCATOR
-    answers["/api/agents/a2/runs/run"] = NOT_RUNNING  # pyright: ignore[reportArgumentType]
+
+
+async def test_run_that_no_running_agent_shows_is_gone() -> None:
+    elizaos, _ = source({"/api/agents": AGENTS, DETAIL: NOT_RUNNING, "/api/agents/a2/runs/run": NOT_RUNNING})
+    with pytest.raises(RunGone):
+        await elizaos.fetch(REF)
+
+
+async def test_no_run_is_gone_while_no_agent_runs() -> None:
+    agents = [{"id": agent_id, "name": "x", "status": "inactive"} for agent_id in ("a1", "a2")]
+    elizaos, _ = source({"/api/agents": {"success": True, "data": {"agents": agents}}, DETAIL: NOT_RUNNING})
     with pytest.raises(SourceUnavailable, match="start one"):
         await elizaos.fetch(REF)
 

@@ -49,17 +49,7 @@ class ElizaOS(Source):
 
     async def scopes(self) -> Sequence[Scope]:
         """All agents, running or not. Raises SourceUnavailable."""
-        try:
-            document = await self.http.get_json(["api", "agents"])
-        except (RunGone, RunUnreadable) as error:
-            raise SourceUnavailable(f"{error}: check base_url") from None
-        answer = Fields(unwrapped(document), [])
-        rows = rows_of(answer, "agents", f"source {self.config.name}: the list of agents")
-        return tuple(
-            Scope(agent_id, row.text("name") or row.text("characterName"))
-            for row in rows
-            if (agent_id := row.identifier("id"))
-        )
+        return tuple(scope for scope, _ in await self._agents())
 
     async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
         """The runs with rows in one stretch of the window; see `Source.page`.
@@ -113,13 +103,28 @@ class ElizaOS(Source):
             except RunGone:
                 pass
         # 404 means that the agent does not run. Any other one that does shows its runs as well.
-        for scope in await self.scopes():
-            if scope.key != owner:
-                try:
-                    return ref, *await self._ask(scope.key, ref, room)
-                except RunGone:
-                    continue
-        raise SourceUnavailable(f"source {self.config.name}: no agent runs that could show run {ref.run_id}; start one")
+        running = [scope.key for scope, runs in await self._agents() if runs and scope.key != owner]
+        for agent_id in running:
+            try:
+                return ref, *await self._ask(agent_id, ref, room)
+            except RunGone:
+                continue
+        if running:
+            raise RunGone(f"source {self.config.name}: no agent shows run {ref.run_id}")
+        raise SourceUnavailable(f"source {self.config.name}: no agent runs that could show its runs; start one")
+
+    async def _agents(self) -> list[tuple[Scope, bool]]:
+        """Every agent, and whether it runs."""
+        try:
+            document = await self.http.get_json(["api", "agents"])
+        except (RunGone, RunUnreadable) as error:
+            raise SourceUnavailable(f"{error}: check base_url") from None
+        answer = Fields(unwrapped(document), [])
+        return [
+            (Scope(agent_id, row.text("name") or row.text("characterName")), row.value("status") != "inactive")
+            for row in rows_of(answer, "agents", f"source {self.config.name}: the list of agents")
+            if (agent_id := row.identifier("id"))
+        ]
 
     async def _ask(self, agent_id: str, ref: RunRef, room: str | None) -> tuple[Json, int]:
         return await self.http.get_json_sized(["api", "agents", agent_id, "runs", ref.run_id], {"roomId": room})

@@ -29,29 +29,9 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from runspan.origin import origin_of
 from runspan.quantities import Duration, Rate, Size, Start, format_duration
 from runspan.secrets import Secret
-
-__all__ = [
-    "Config",
-    "ContentConfig",
-    "DestinationConfig",
-    "Duration",
-    "LedgerConfig",
-    "LimitsConfig",
-    "LogConfig",
-    "PlatformInfo",
-    "Platforms",
-    "Rate",
-    "ResourceConfig",
-    "Secret",
-    "Size",
-    "SourceConfig",
-    "Start",
-    "Table",
-    "WebConfig",
-    "bind",
-]
 
 DEFAULT_ENDPOINTS = {"http/protobuf": "http://localhost:4318", "grpc": "http://localhost:4317"}
 SENSITIVE_HEADER_WORDS = ("auth", "key", "token", "secret", "cookie")
@@ -330,6 +310,11 @@ class SourceConfig(Table):
     export_expired: bool = False
     """Whether a run that never ended within open_for is exported as it stands."""
 
+    @property
+    def tenant_or_origin(self) -> str:
+        """What makes run ids unique on the platform."""
+        return self.tenant or origin_of(self.base_url)
+
     @model_validator(mode="after")
     def _http_stays_home(self) -> "SourceConfig":
         parts = urllib.parse.urlsplit(self.base_url)
@@ -355,7 +340,12 @@ class Config(Table):
     def _sources_agree(self) -> "Config":
         refusals: list[InitErrorDetails] = []
         names: set[str] = set()
+        accounts: dict[tuple[str, str], str] = {}
         for index, source in enumerate(self.source):
+            other = accounts.setdefault((source.platform, source.tenant_or_origin), source.name)
+            if other != source.name:
+                text = f"source {other} is {source.platform} at the same place: give this account a tenant of its own"
+                refusals.append(refusal(("source", index, "tenant"), text))
             if source.name in names:
                 text = f"another source is named {source.name} too: rename one"
                 refusals.append(refusal(("source", index, "name"), text))

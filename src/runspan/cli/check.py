@@ -13,8 +13,9 @@ import typer
 
 from runspan.cli import exit_code
 from runspan.cli.options import ConfigFile, load_config
-from runspan.config import Config, DestinationConfig, LedgerConfig, Secret, SourceConfig
+from runspan.config import Config, DestinationConfig, LedgerConfig, SourceConfig
 from runspan.errors import DeliveryRefused, LedgerUnusable, RunGone, RunspanError, RunUnreadable
+from runspan.secrets import Secret
 
 PATIENCE_SECONDS = 30.0
 """How long a backend may take to show a trace that it took."""

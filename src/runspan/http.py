@@ -35,6 +35,7 @@ from runspan.errors import (
     SourceUnavailable,
 )
 from runspan.model import Json
+from runspan.origin import origin_of
 from runspan.rate import Limiter
 
 USER_AGENT = "runspan"
@@ -213,17 +214,6 @@ class Client:
     async def close(self) -> None:
         """Close the connections below."""
         await self._connection.close()
-
-
-def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL in one normal form: lower case, default ports left out."""
-    parts = urllib.parse.urlsplit(url)
-    host = (parts.hostname or "").lower()
-    if ":" in host:
-        host = f"[{host}]"
-    default_port = {"http": 80, "https": 443}.get(parts.scheme)
-    port = "" if parts.port in (None, default_port) else f":{parts.port}"
-    return f"{parts.scheme}://{host}{port}"
 
 
 def encode_path(segments: Sequence[str]) -> str:

@@ -7,8 +7,9 @@ from typing import cast
 
 from runspan.config import DestinationConfig
 from runspan.errors import ConfigError, DeliveryRefused
-from runspan.http import BodyTooLarge, Connection, ConnectionFailed, Reply, origin_of
+from runspan.http import BodyTooLarge, Connection, ConnectionFailed, Reply
 from runspan.model import Json
+from runspan.origin import origin_of
 
 PATHS = {
     "jaeger": "/api/v3/traces/{trace_id}",

@@ -9,6 +9,7 @@ import pytest
 
 from runspan.errors import ConfigError, LedgerUnusable
 from runspan.ledger import (
+    UNWANTED,
     Account,
     Finished,
     JobState,
@@ -55,6 +56,11 @@ class TestNoting:
         before = ledger.runs()
         assert ledger.note_rows(page) == Noted(new=0, became_due=0, known=3)
         assert ledger.runs() == before
+
+    def test_a_run_skipped_for_its_agent_is_taken_up_once_the_agent_is_wanted(self, ledger: Ledger) -> None:
+        ledger.note_rows([row("a", SKIPPED, reason=UNWANTED), row("b", SKIPPED, reason="self")])
+        ledger.note_rows([row("a"), row("b")])
+        assert ledger.states(ACCOUNT, ["a", "b"]) == {"a": DUE, "b": SKIPPED}
 
     def test_an_open_run_that_has_ended_becomes_due(self, ledger: Ledger) -> None:
         ledger.note_rows([row("a", OPEN, due_ns=START_NS + DAY, raw_status="running")])

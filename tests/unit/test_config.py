@@ -194,6 +194,13 @@ def test_source_names_are_unique() -> None:
     assert list(refusals(bind(PLATFORMS), {"source": [source(), source()]})) == ["source.1.name"]
 
 
+def test_two_sources_of_one_account_need_tenants_of_their_own() -> None:
+    twins = [source(), source(name="case-test")]
+    assert list(refusals(bind(PLATFORMS), {"source": twins})) == ["source.1.tenant"]
+    twins[1]["tenant"] = "test"
+    assert len(bind(PLATFORMS).model_validate({"source": twins}).source) == 2
+
+
 @pytest.mark.parametrize("name", ["", "a b", "-a", "a/b", "a\n", "x" * 65])
 def test_a_source_name_is_fit_for_a_label(name: str) -> None:
     assert list(refusals(bind(PLATFORMS), {"source": [source(name=name)]})) == ["source.0.casedev.name"]

@@ -30,7 +30,7 @@ def id(
 
 def _tenant(platform: str, config: "Config | None") -> str:
     from runspan.errors import ConfigError
-    from runspan.http import origin_of
+    from runspan.origin import origin_of
     from runspan.sources import platforms
 
     known = platforms()

@@ -5,6 +5,7 @@ from runspan.ledger.store import default_url
 from runspan.ledger.values import (
     SETTLED,
     UNSETTLED,
+    UNWANTED,
     Account,
     Claim,
     Count,
@@ -24,6 +25,7 @@ __all__ = [
     "LEASE_NS",
     "SETTLED",
     "UNSETTLED",
+    "UNWANTED",
     "Account",
     "Claim",
     "Count",

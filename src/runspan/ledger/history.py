@@ -22,6 +22,7 @@ def runs_matching(
     since_ns: int | None,
     until_ns: int | None,
     limit: int | None,
+    job: str | None,
 ) -> list[RunRow]:
     """Rows, youngest first; see `Ledger.runs`."""
     created = func.coalesce(runs.c.created_ns, runs.c.started_ns, runs.c.first_seen_ns)
@@ -36,6 +37,8 @@ def runs_matching(
         found = found.where(created >= since_ns)
     if until_ns is not None:
         found = found.where(created < until_ns)
+    if job is not None:
+        found = found.where(runs.c.job == job)
     return [_run_row(row) for row in connection.execute(found.limit(limit))]
 
 

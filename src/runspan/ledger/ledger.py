@@ -406,10 +406,11 @@ class Ledger:
         since_ns: int | None = None,
         until_ns: int | None = None,
         limit: int | None = None,
+        job: str | None = None,
     ) -> list[RunRow]:
         """Rows that match, youngest first. `agent` is an id or a name; the times bound the creation of the run."""
         with self._store.read() as connection:
-            return history.runs_matching(connection, source, state, agent, since_ns, until_ns, limit)
+            return history.runs_matching(connection, source, state, agent, since_ns, until_ns, limit, job)
 
     def find(self, run_id: str) -> list[RunRow]:
         """Every run with this id, of whatever account."""

@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 
 from runspan.ledger.schema import runs
-from runspan.ledger.values import SETTLED, Account, NewRow, Noted, RowState
+from runspan.ledger.values import SETTLED, UNWANTED, Account, NewRow, Noted, RowState
 from runspan.model import Locator, RunRef
 
 _CHUNK = 500
@@ -90,9 +90,9 @@ def note(
 ) -> tuple[Noted, Listed]:
     """Insert or update the rows.
 
-    A new run is inserted as given. One that was open or expired and has ended takes the new state. Else only what is
-    missing in the locator is filled in. A job takes over what is left to do, and with `force` also what was exported
-    before the job listed it.
+    A new run is inserted as given. One that was open or expired and has ended takes the new state, and so does one that
+    was skipped for its agent, where that is wanted now. Else only what is missing in the locator is filled in. A job
+    takes over what is left to do, and with `force` also what was exported before the job listed it.
     """
     unique: dict[RunRef, NewRow] = {}
     for row in rows:
@@ -111,7 +111,9 @@ def note(
             continue
         after = before | {name: values[name] for name in _LOCATOR if before[name] is None}
         state = before["state"]
-        if state in (RowState.OPEN, RowState.EXPIRED) and row.state not in (RowState.OPEN, RowState.EXPIRED):
+        wanted_now = state == RowState.SKIPPED and before["reason"] == UNWANTED and row.state is not RowState.SKIPPED
+        ended = state in (RowState.OPEN, RowState.EXPIRED) and row.state not in (RowState.OPEN, RowState.EXPIRED)
+        if wanted_now or ended:
             after |= {name: values[name] for name in _NOTED}
             became_due += 1
         if job is not None and before["listed_by"] != job:
@@ -120,7 +122,7 @@ def note(
             if force and state == RowState.EXPORTED:
                 # The digest stays, so that a repeat with other bytes is seen.
                 after |= {"state": RowState.DUE, "due_ns": now_ns, "finished_ns": None, "attempts": 0, "job": job}
-            elif state in (RowState.EXPORTED, RowState.SKIPPED):
+            elif state in (RowState.EXPORTED, RowState.SKIPPED) and not wanted_now:
                 known += 1
             else:
                 after["job"] = job

@@ -176,6 +176,10 @@ class Sweep:
         return self.cursor is not None
 
 
+UNWANTED = "agent"
+"""The reason of rows that are skipped only because the configuration does not want their agent: it may change."""
+
+
 class JobState(StrEnum):
     """How a job stands."""
 

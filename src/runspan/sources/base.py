@@ -81,7 +81,7 @@ class Source(ABC):
     def __init__(self, config: SourceConfig, http: Client) -> None:
         self.config = config
         self.http = http
-        self.tenant = config.tenant or http.origin
+        self.tenant = config.tenant_or_origin
 
     @staticmethod
     @abstractmethod

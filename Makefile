@@ -12,7 +12,8 @@ help:
 	@echo "make demo    simulator, bridge and status page until Ctrl-C; ONCE=1 runs it through and stops"
 	@echo "make test    the tests; those that need a real Jaeger or elizaOS skip where there is none"
 	@echo "make live    the tests against a real Jaeger and elizaOS, which are built (Go) and installed (npm)"
-	@echo "make check   linters, types, layers, deploy files"
+	@echo "make check   linters, types, layers, docs, deploy files"
+	@echo "make docs    write anew what the docs take from the program"
 	@echo "make jaeger  a Jaeger on its usual ports until Ctrl-C, built with Go where there is none"
 	@echo "make lock    pin the newest allowed versions of everything"
 	@echo "make clean   remove what make made"
@@ -35,7 +36,12 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/docs.py --check
 	deploy/lint $(BIN)
+
+.PHONY: docs
+docs: $(VENV)/installed
+	$(BIN)/python scripts/docs.py
 
 .PHONY: jaeger
 jaeger: $(VENV)/installed

@@ -49,6 +49,8 @@ def backfill(
     loaded = load_config(config)
     if since is None and ids_file is None:
         raise ConfigError("say what to backfill: --since INSTANT [--until INSTANT], or --ids-file FILE")
+    if verify and dry_run:
+        raise ConfigError("--verify reads back what was sent, and --dry-run sends nothing: leave one of them out")
     if verify and not loaded.destination.query_url:
         raise ConfigError("--verify reads traces back, so it needs destination.query_url in the configuration")
     request = Request(
@@ -59,9 +61,10 @@ def backfill(
         ids=None if ids_file is None else read_ids(ids_file),
         limit=limit,
         force=force,
+        verify=verify,
     )
     try:
-        report = asyncio.run(_backfill(loaded, source, request, dry_run=dry_run, verify=verify))
+        report = asyncio.run(_backfill(loaded, source, request, dry_run=dry_run))
     except KeyboardInterrupt:
         typer.echo("stopped; start the same command again to go on", err=True)
         raise typer.Exit(130) from None
@@ -70,7 +73,7 @@ def backfill(
         raise typer.Exit(EXIT_INCOMPLETE)
 
 
-async def _backfill(config: Config, name: str, request: Request, *, dry_run: bool, verify: bool) -> Report:
+async def _backfill(config: Config, name: str, request: Request, *, dry_run: bool) -> Report:
     with ExitStack() as stack:
         known_in = None
         if dry_run:
@@ -155,7 +158,12 @@ def table(report: Report, *, dry_run: bool) -> Table:
         (report.still_open, "still open"),
         (report.quarantined, "quarantined"),
     ]
-    sometimes = [(report.skipped, "skipped"), (report.gone, "gone"), (report.expired, "expired")]
+    sometimes = [
+        (report.skipped, "skipped"),
+        (report.gone, "gone"),
+        (report.expired, "expired"),
+        (report.unverified, "exported, but not shown by the backend"),
+    ]
     for number, text in [*always, *(line for line in sometimes if line[0])]:
         drawn.add_row(str(number), text)
     for (state, reason), number in sorted(report.reasons.items()):

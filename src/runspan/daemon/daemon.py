@@ -108,7 +108,8 @@ class Daemon:
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 await asyncio.gather(*works)
-                await self._pipeline.outbox.drain()
+                self._pipeline.outbox.close()
+                await outbox
         except TimeoutError:
             log.warning("not all could be finished in time; the rest stays due", action="drain_timeout")
 
@@ -150,8 +151,7 @@ class Daemon:
             log.info("old rows forgotten", action="pruned", source=line.name, rows=pruned)
 
     async def _renew(self) -> None:
-        refs = [ref for work in self._works for ref in work.under_way]
-        await asyncio.to_thread(self._pipeline.ledger.renew, refs)
+        await asyncio.to_thread(self._pipeline.ledger.renew, list(self._pipeline.outbox.leased))
 
 
 async def _look(line: Line, look: Callable[[], Awaitable[object]]) -> None:

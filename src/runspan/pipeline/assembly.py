@@ -71,7 +71,7 @@ async def pipeline(
         stack.push_async_callback(exporter.close)
         outbox = Outbox(
             ledger,
-            Delivery(exporter),
+            Delivery(exporter, now_ns=now),
             now=now,
             max_in_flight_bytes=config.limits.max_in_flight,
             on_marked=on_marked,

@@ -5,22 +5,26 @@ lease like any other. The same command finds the same job again, so a backfill t
 """
 
 import asyncio
+import contextlib
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import structlog
 
-from runspan.errors import ConfigError, DeliveryRefused, RunspanError, SourceUnavailable
-from runspan.ledger import Job, JobState, Ledger, NewRow, RowState
-from runspan.model import Locator
-from runspan.pipeline import standing
+from runspan.errors import ConfigError, DeliveryRefused, LedgerUnusable, SourceUnavailable, said
+from runspan.ledger import Job, JobState, Ledger, NewRow, RowState, RunRow
+from runspan.model import Json, Locator
 from runspan.pipeline.assembly import Pipeline
-from runspan.pipeline.discovery import Discovery, report_problems, rows_of_ids
+from runspan.pipeline.discovery import all_scopes, as_unavailable, pages, report_problems, rows_of, rows_of_ids, wanted
 from runspan.pipeline.line import Line
 from runspan.pipeline.work import Work
-from runspan.sources.base import Listed, Scope, Window
+from runspan.quantities import nanoseconds
+from runspan.readback import wait_for_trace
+from runspan.sources.base import Listed, Page, Scope, Window
 
 log = structlog.get_logger()
 
@@ -30,6 +34,12 @@ PATIENCE_SECONDS = 60.0
 """How long a backfill waits for a source or destination that is down before it gives up (exit 3) and can be resumed."""
 LOOK_SECONDS = 0.25
 ID_FILE_CHUNK = 500
+LEASE_RENEWAL = timedelta(minutes=2)
+STOP_SECONDS = 5.0
+"""How long a backfill that is stopped may go on sending what it has fetched."""
+READ_BACK_SECONDS = 30.0
+"""How long all traces together may take to be shown by their backend."""
+READ_BACK_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +53,7 @@ class Request:
     ids: tuple[tuple[str, Locator], ...] | None = None
     limit: int | None = None
     force: bool = False
+    verify: bool = False
 
     def job_id(self, line: Line) -> str:
         """The job that the same command has on every start."""
@@ -56,7 +67,10 @@ class Request:
 
 @dataclass(slots=True)
 class Report:
-    """How a backfill ended, in numbers of runs; `reasons` by state and reason."""
+    """How a backfill ended, in numbers of runs; `reasons` by state and reason.
+
+    `unverified`: exported, and not shown by the backend when read back.
+    """
 
     listed: int = 0
     exported: int = 0
@@ -66,13 +80,14 @@ class Report:
     gone: int = 0
     expired: int = 0
     quarantined: int = 0
+    unverified: int = 0
     reasons: dict[tuple[RowState, str], int] = field(default_factory=dict[tuple[RowState, str], int])
     problems: list[str] = field(default_factory=list[str])
 
     @property
     def complete(self) -> bool:
         """Whether every run that was listed is exported, skipped, known or merely still open."""
-        return not (self.quarantined or self.gone or self.expired or self.problems)
+        return not (self.quarantined or self.gone or self.expired or self.unverified or self.problems)
 
 
 class Backfill:
@@ -90,19 +105,23 @@ class Backfill:
         self._line = line
         self._ledger = pipeline.ledger
         self._outbox = pipeline.outbox
+        self._destination = pipeline.config.destination
         self._now = pipeline.now
         self._request = request
         self._known_in = known_in
         self._on_progress = on_progress
         self._problems: list[str] = []
+        self._unread_scopes = 0
         self._known_elsewhere = 0
+        self._failing_since_ns: int | None = None
         self.job: Job | None = None
 
     async def run(self) -> Report:
-        """List, fetch, deliver, and report.
+        """List, fetch, deliver, read back where that was asked for, and report.
 
         Raises SourceUnavailable or DeliveryRefused when the source or the destination stays away; the job can then be
-        resumed. Raises ConfigError for a source that cannot list where no ids were given.
+        resumed. Raises ConfigError for a source that cannot list where no ids were given, and for a stretch of time
+        that the ledger has forgotten in part.
         """
         request = self._request
         if request.ids is None and not self._line.source.lists:
@@ -114,7 +133,10 @@ class Backfill:
             await self._sweep(job)
         await self._deliver(job)
         report = await asyncio.to_thread(self._report, job)
-        await asyncio.to_thread(self._ledger.finish_job, job.id)
+        if request.verify:
+            report.unverified = await self._read_back(job)
+        if not (self._unread_scopes or report.unverified):
+            await asyncio.to_thread(self._ledger.finish_job, job.id)
         return report
 
     def _start_job(self) -> Job:
@@ -123,10 +145,27 @@ class Backfill:
         number = 1
         while (job := self._ledger.job(job_id := f"{base}-{number}")) and job.state is JobState.FINISHED:
             number += 1
+        if job is None:
+            self._check_memory()
         return self._ledger.start_job(
             job_id,
             {"source": self._line.name, "since_ns": request.since_ns, "until_ns": request.until_ns},
         )
+
+    def _check_memory(self) -> None:
+        """Of runs that the ledger has forgotten it cannot tell whether they were sent."""
+        request = self._request
+        through_ns = (self._known_in or self._ledger).pruned_through_ns(self._line.account)
+        if through_ns is None or (request.ids is None and (request.since_ns or 0) > through_ns):
+            return
+        through = datetime.fromtimestamp(through_ns // 10**9 + 1, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        warning = (
+            f"the ledger has forgotten runs of source {self._line.name} that were created before {through} "
+            f"(retention): those among them that were exported would be sent a second time"
+        )
+        if request.ids is None and not request.force:
+            raise ConfigError(f"{warning}; begin with --since {through}, or add --force to send them all the same")
+        log.warning(warning, action="backfill_may_repeat", source=self._line.name)
 
     async def _note_ids(self, job: Job, ids: Sequence[tuple[str, Locator]]) -> None:
         for start in range(0, len(ids), ID_FILE_CHUNK):
@@ -137,23 +176,23 @@ class Backfill:
             await asyncio.to_thread(self._ledger.note_rows, rows, job=job.id, force=self._request.force)
 
     async def _sweep(self, job: Job) -> None:
-        line = self._line
-        discovery = Discovery(line, self._ledger, self._now)
-        scopes = [
-            scope
-            for scope in await self._patiently(line.source.scopes)
-            if not scope.key or standing.is_wanted(scope.key, scope.agent_name, line.config)
-        ]
+        scopes = wanted(await self._patiently(lambda: all_scopes(self._line)), self._line)
+        failed: Exception | None = None
         for scope in scopes:
             try:
-                await self._sweep_scope(discovery, scope, job)
-            except RunspanError as error:
-                if isinstance(error, SourceUnavailable) and len(scopes) == 1:
-                    raise
-                self._problems.append(str(error))
-                log.error(str(error), action="scope_unreadable", source=line.name, scope=scope.key)
+                await self._sweep_scope(scope, job)
+            except LedgerUnusable:
+                raise
+            except Exception as error:
+                failed = error
+                self._unread_scopes += 1
+                self._problems.append(said(error))
+                log.error(said(error), action="scope_unreadable", source=self._line.name, scope=scope.key)
+        if failed and self._unread_scopes == len(scopes):
+            raise as_unavailable(failed)
+        self._line.health.succeeded()
 
-    async def _sweep_scope(self, discovery: Discovery, scope: Scope, job: Job) -> None:
+    async def _sweep_scope(self, scope: Scope, job: Job) -> None:
         line, kind = self._line, f"job:{job.id}"
         since_ns, until_ns = job.arguments["since_ns"] or 0, job.arguments["until_ns"]
         sweep = await asyncio.to_thread(self._ledger.sweep, line.account, scope.key, kind)
@@ -169,32 +208,39 @@ class Backfill:
                 window_end_ns=until_ns,
                 position_ns=None,
             )
-        window, cursor = Window(since_ns, until_ns), sweep.cursor
-        while True:
-            page = await self._patiently(lambda: line.source.page(scope, window, cursor))  # noqa: B023
+        window = Window(since_ns, until_ns)
+
+        async def read(cursor: Json | None) -> Page:
+            return await self._patiently(lambda: line.source.page(scope, window, cursor))
+
+        async for page in pages(read, sweep.cursor):
             report_problems(page, line.name, scope)
             self._problems.extend(page.problems)
             listed = [row for row in page.rows if belongs(row, since_ns, until_ns)]
-            rows = [self._at_once(row) for row in discovery.rows_of(listed, self._now(), scope)]
-            if self._request.limit is not None:
-                counts = await asyncio.to_thread(self._ledger.job_counts, job.id)
-                rows = rows[: max(0, self._request.limit - sum(counts.states.values()))]
-            rows = await self._without_known(rows)
-            full = self._request.limit is not None and len(rows) < len(listed)
-            cursor = None if full else page.cursor
+            room = await asyncio.to_thread(self._room, job)
+            full = room is not None and len(listed) >= room
+            rows = [self._at_once(row) for row in rows_of(listed[:room], line, self._now(), scope)]
             await asyncio.to_thread(
                 self._ledger.note_page,
                 line.account,
                 scope.key,
                 kind,
-                rows,
-                cursor=cursor,
+                await self._without_known(rows),
+                cursor=None if full else page.cursor,
                 high_ns=None,
                 job=job.id,
                 force=self._request.force,
             )
-            if cursor is None:
+            if full:
                 return
+
+    def _room(self, job: Job) -> int | None:
+        """How many more runs `limit` allows."""
+        if self._request.limit is None:
+            return None
+        stored = self._ledger.job(job.id)
+        assert stored is not None
+        return max(0, self._request.limit - stored.listed - self._known_elsewhere)
 
     def _at_once(self, row: NewRow) -> NewRow:
         """An open row of a backfill is asked once, now: its list may be older than its end."""
@@ -220,16 +266,25 @@ class Backfill:
             for task in (outbox, watching, working):
                 if task.done():
                     task.result()
-            await self._outbox.drain()
+            self._outbox.close()
+            await outbox
         finally:
-            for task in (outbox, working, watching):
+            for task in (working, watching):
                 task.cancel()
-            await asyncio.gather(outbox, working, watching, return_exceptions=True)
+            await asyncio.gather(working, watching, return_exceptions=True)
+            # What has been fetched is sent all the same: it would have to be fetched again.
+            self._outbox.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await asyncio.gather(outbox, return_exceptions=True)
 
     async def _watch(self, job: Job) -> None:
-        """Report progress; give up on a source or destination that stays away."""
-        since_ns = self._now()
+        """Report progress, keep our leases, and give up on a source or destination that stays away."""
+        since_ns = renewed_ns = self._now()
         while True:
+            if self._now() - renewed_ns > nanoseconds(LEASE_RENEWAL):
+                await asyncio.to_thread(self._ledger.renew, list(self._outbox.leased))
+                renewed_ns = self._now()
             counts = (await asyncio.to_thread(self._ledger.job_counts, job.id)).states
             total = sum(counts.values())
             self._on_progress(total - counts.get(RowState.DUE, 0), total)
@@ -244,18 +299,44 @@ class Backfill:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        since_ns = self._now()
+        health = self._line.health
         while True:
             try:
                 answer = await ask()
             except SourceUnavailable as error:
-                self._line.health.failed(error)
-                if self._line.health.refused or (self._now() - since_ns) / 1e9 > PATIENCE_SECONDS:
+                health.failed(error)
+                self._failing_since_ns = self._failing_since_ns or self._now()
+                waited_seconds = (self._now() - self._failing_since_ns) / 1e9
+                if health.refused or waited_seconds > PATIENCE_SECONDS:
                     raise
-                await asyncio.sleep(self._line.health.paused_seconds)
+                await asyncio.sleep(health.paused_seconds)
             else:
-                self._line.health.succeeded()
+                health.succeeded()
+                self._failing_since_ns = None
                 return answer
+
+    async def _read_back(self, job: Job) -> int:
+        """How many of the job's traces their backend does not show. Raises ConfigError, DeliveryRefused."""
+        exported = await asyncio.to_thread(self._ledger.runs, state=RowState.EXPORTED, job=job.id)
+        deadline = time.monotonic() + READ_BACK_SECONDS
+        missing = 0
+        for start in range(0, len(exported), READ_BACK_AT_ONCE):
+            some = exported[start : start + READ_BACK_AT_ONCE]
+            looks = await asyncio.gather(*(self._is_shown(row, deadline) for row in some), return_exceptions=True)
+            for row, shown in zip(some, looks, strict=True):
+                if isinstance(shown, BaseException):
+                    raise shown
+                if not shown:
+                    missing += 1
+                    text = f"run {row.ref.run_id} was exported, but its trace cannot be read back"
+                    log.error(text, action="trace_missing", source=row.source, run=row.ref.run_id)
+        return missing
+
+    async def _is_shown(self, row: RunRow, deadline: float) -> bool:
+        trace_id = row.summary.trace_id if row.summary else None
+        assert trace_id is not None
+        patience_seconds = max(0.0, deadline - time.monotonic())
+        return await wait_for_trace(self._destination, bytes.fromhex(trace_id), patience_seconds=patience_seconds)
 
     def _report(self, job: Job) -> Report:
         counts = self._ledger.job_counts(job.id)

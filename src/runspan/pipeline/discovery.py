@@ -6,14 +6,14 @@ position moves only when a sweep is complete; it says that every run the platfor
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import structlog
 
-from runspan.errors import RunGone, RunspanError, RunUnreadable, SourceRefused, SourceUnavailable
-from runspan.ledger import Ledger, NewRow, Noted, RowState, Sweep
-from runspan.model import Locator, RunRef
+from runspan.errors import LedgerUnusable, RunGone, RunUnreadable, SourceUnavailable, said
+from runspan.ledger import UNWANTED, Ledger, NewRow, Noted, RowState, Sweep
+from runspan.model import Json, Locator, RunRef
 from runspan.pipeline import standing
 from runspan.pipeline.line import Line
 from runspan.quantities import nanoseconds
@@ -23,7 +23,6 @@ log = structlog.get_logger()
 
 POLL = "poll"
 SLOW = "slow"
-OPEN_IDS_BATCH = 100_000
 
 
 @dataclass(slots=True)
@@ -73,88 +72,85 @@ class Discovery:
         found = Found()
         if not line.source.lists:
             return found
-        scopes = await self._scopes()
-        answered, unavailable = not scopes, None
-        for scope in scopes:
+        listed_ns = self._now()
+        scopes = await all_scopes(line)
+        agents = {scope.key: scope.agent_name for scope in scopes if scope.key}
+        await asyncio.to_thread(self._ledger.agents_listed, line.account, agents, listed_ns=listed_ns)
+        scopes = wanted(scopes, line)
+        # All begin before the first is read: under a small rate the last one's turn may be minutes after `start`.
+        sweeps = [await self._ready(scope, kind, listed_ns) for scope in scopes]
+        answered, failed = not scopes, None
+        for scope, sweep in zip(scopes, sweeps, strict=True):
             try:
-                await self._sweep(scope, kind, found)
+                await self._sweep(scope, sweep, found)
                 answered = True
                 self._unread.pop(scope.key, None)
-            except SourceRefused:
+            except LedgerUnusable:
                 raise
-            except SourceUnavailable as error:
-                unavailable = error
-                self._fail(scope, error, "scope_unavailable", found)
-            except (RunGone, RunUnreadable) as error:
+            except RunGone as error:
                 answered = True
-                self._fail(scope, error, "scope_unreadable", found)
-        if unavailable and not answered:
-            raise unavailable
+                self._fail(scope, str(error), "scope_gone", found)
+            except Exception as error:
+                # Whatever one agent's list is like, the others are read.
+                failed = error
+                self._fail(scope, said(error), "scope_unreadable", found)
+        if failed and not answered:
+            raise as_unavailable(failed)
         line.health.succeeded()
         if found.new or found.became_due:
             log.info("runs found", action="runs_found", source=line.name, new=found.new, became_due=found.became_due)
             line.wake.set()
         return found
 
-    def _fail(self, scope: Scope, error: RunspanError, action: str, found: Found) -> None:
-        found.failures.append(str(error))
-        if self._unread.get(scope.key) != str(error):
-            self._unread[scope.key] = str(error)
-            log.warning(str(error), action=action, source=self._line.name, scope=scope.key)
+    def _fail(self, scope: Scope, reason: str, action: str, found: Found) -> None:
+        found.failures.append(reason)
+        if self._unread.get(scope.key) != reason:
+            self._unread[scope.key] = reason
+            log.warning(reason, action=action, source=self._line.name, scope=scope.key)
 
-    async def _scopes(self) -> Sequence[Scope]:
+    async def _sweep(self, scope: Scope, sweep: Sweep, found: Found) -> None:
         line = self._line
-        listed_ns = self._now()
-        scopes = await line.source.scopes()
-        agents = {scope.key: scope.agent_name for scope in scopes if scope.key}
-        await asyncio.to_thread(self._ledger.agents_listed, line.account, agents, listed_ns=listed_ns)
-        return [s for s in scopes if not s.key or standing.is_wanted(s.key, s.agent_name, line.config)]
-
-    async def _sweep(self, scope: Scope, kind: str, found: Found) -> None:
-        line, ledger = self._line, self._ledger
-        reach = line.config.overlap if kind == POLL else line.config.lookback
-        sweep = await asyncio.to_thread(ledger.sweep, line.account, scope.key, kind)
-        if sweep is None or sweep.cursor is None:
-            sweep = await self._begin(scope, kind, reach_ns=nanoseconds(reach))
-        cursor, restarted = sweep.cursor, False
         assert sweep.window_start_ns is not None
         window = Window(sweep.window_start_ns, sweep.window_end_ns)
-        while True:
-            try:
-                page = await line.source.page(scope, window, cursor)
-            except RunUnreadable:
-                if cursor is None or restarted:
-                    raise
-                # The platform no longer knows the cursor: the pass starts over, its rows are all still noted.
-                cursor, restarted = None, True
-                continue
+        async for page in pages(lambda cursor: line.source.page(scope, window, cursor), sweep.cursor):
             now_ns = self._now()
-            rows = self.rows_of(page.rows, now_ns, scope)
-            high_ns = max((row.time_ns for row in page.rows if row.time_ns is not None), default=None)
+            # What is dated into the future says nothing of how far we have come.
+            times_ns = [row.time_ns for row in page.rows if row.time_ns is not None and row.time_ns <= now_ns]
             noted = await asyncio.to_thread(
-                ledger.note_page, line.account, scope.key, kind, rows, cursor=page.cursor, high_ns=high_ns
+                self._ledger.note_page,
+                line.account,
+                scope.key,
+                sweep.kind,
+                rows_of(page.rows, line, now_ns, scope),
+                cursor=page.cursor,
+                high_ns=max(times_ns, default=None),
             )
             report_problems(page, line.name, scope)
             found.add(page, noted)
-            if page.cursor is None:
-                return
-            cursor = page.cursor
 
-    async def _begin(self, scope: Scope, kind: str, *, reach_ns: int) -> Sweep:
+    async def _ready(self, scope: Scope, kind: str, now_ns: int) -> Sweep:
+        """The pass to go on with, or a new one."""
+        sweep = await asyncio.to_thread(self._ledger.sweep, self._line.account, scope.key, kind)
+        return sweep if sweep and sweep.interrupted else await self._begin(scope, kind, now_ns)
+
+    async def _begin(self, scope: Scope, kind: str, now_ns: int) -> Sweep:
         line, ledger = self._line, self._ledger
         poll = await asyncio.to_thread(ledger.sweep, line.account, scope.key, POLL)
+        known_ns = await asyncio.to_thread(ledger.agent_start_ns, line.account, scope.key) if scope.key else None
         if poll is not None and poll.position_ns is not None:
             position_ns, floor_ns = poll.position_ns, poll.start_ns or 0
+        elif known_ns is not None:
+            # An agent that is new has no older runs; the overlap is for a platform whose clock is behind ours.
+            position_ns = floor_ns = known_ns - nanoseconds(line.config.overlap)
         else:
-            known_ns = await asyncio.to_thread(ledger.agent_start_ns, line.account, scope.key) if scope.key else None
-            start_ns = line.config.start.instant_ns(self._now())
-            position_ns = floor_ns = known_ns if known_ns is not None else start_ns
+            position_ns = floor_ns = line.config.start.instant_ns(now_ns)
+        reach = line.config.overlap if kind == POLL else line.config.lookback
         return await asyncio.to_thread(
             ledger.begin_sweep,
             line.account,
             scope.key,
             kind,
-            window_start_ns=max(floor_ns, position_ns - reach_ns),
+            window_start_ns=max(floor_ns, position_ns - nanoseconds(reach)),
             window_end_ns=None,
             position_ns=position_ns,
         )
@@ -177,22 +173,59 @@ class Discovery:
             if ended:
                 line.wake.set()
 
-    def rows_of(self, listed: Sequence[Listed], now_ns: int, scope: Scope) -> list[NewRow]:
-        """The rows to note for a page; runs of agents that are not wanted are noted as skipped."""
-        line = self._line
-        rows: list[NewRow] = []
-        for row in listed:
-            locator = row.locator
-            agent_name = locator.agent_name or scope.agent_name or line.config.agent_names.get(locator.agent_id or "")
-            if agent_name != locator.agent_name:
-                locator = Locator(
-                    agent_id=locator.agent_id, agent_name=agent_name, room=locator.room, created_ns=locator.created_ns
-                )
-            if not standing.is_wanted(locator.agent_id, agent_name, line.config):
-                row = Listed(row.run_id, locator, row.terminal, row.time_ns, row.raw_status, row.ended_ns, "agent")
-            ref = RunRef(line.source.platform, line.source.tenant, row.run_id, locator)
-            rows.append(standing.row_of(row, ref, line.config, now_ns, line.source.probe_open_after_seconds))
-        return rows
+
+async def all_scopes(line: Line) -> Sequence[Scope]:
+    """Every scope that the source has now. Raises SourceUnavailable."""
+    try:
+        return await line.source.scopes()
+    except (RunGone, RunUnreadable) as error:
+        raise SourceUnavailable(f"{error}: check this source's base_url") from None
+
+
+def as_unavailable(error: Exception) -> SourceUnavailable:
+    """What it means for a source that none of its lists could be read."""
+    return error if isinstance(error, SourceUnavailable) else SourceUnavailable(said(error))
+
+
+def wanted(scopes: Sequence[Scope], line: Line) -> list[Scope]:
+    """The scopes whose runs the configuration lets through."""
+    return [s for s in scopes if not s.key or standing.is_wanted(s.key, s.agent_name, line.config)]
+
+
+async def pages(read: Callable[[Json | None], Awaitable[Page]], cursor: Json | None) -> AsyncIterator[Page]:
+    """The pages from `cursor` on. Where the platform does not know it any more, the list is read from its start, once.
+
+    Raises what `read` raises.
+    """
+    restarted = False
+    while True:
+        try:
+            page = await read(cursor)
+        except (RunGone, RunUnreadable):
+            if cursor is None or restarted:
+                raise
+            # All that was read so far is noted; reading it again only costs requests.
+            cursor, restarted = None, True
+            continue
+        yield page
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def rows_of(listed: Sequence[Listed], line: Line, now_ns: int, scope: Scope) -> list[NewRow]:
+    """The rows to note for a page; runs of agents that are not wanted are noted as skipped."""
+    rows: list[NewRow] = []
+    for row in listed:
+        locator = row.locator
+        agent_name = locator.agent_name or scope.agent_name or line.config.agent_names.get(locator.agent_id or "")
+        if agent_name != locator.agent_name:
+            locator = replace(locator, agent_name=agent_name)
+        if not standing.is_wanted(locator.agent_id, agent_name, line.config):
+            row = replace(row, skip_reason=UNWANTED)
+        ref = RunRef(line.source.platform, line.source.tenant, row.run_id, locator)
+        rows.append(standing.row_of(row, ref, line.config, now_ns, line.source.probe_open_after_seconds))
+    return rows
 
 
 def rows_of_ids(entries: Sequence[tuple[str, Locator]], line: Line, now_ns: int) -> list[NewRow]:
@@ -203,10 +236,6 @@ def rows_of_ids(entries: Sequence[tuple[str, Locator]], line: Line, now_ns: int)
             source=line.name,
             state=RowState.DUE,
             due_ns=now_ns,
-            reason=None,
-            raw_status=None,
-            created_ns=locator.created_ns,
-            terminal_seen_ns=None,
         )
         for run_id, locator in entries
     ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from runspan.ledger import Claim, Finished, Ledger, RowState, Summary
+from runspan.model import RunRef
 from runspan.otlp.base import EncodedTrace, Outcome, Verdict
 from runspan.otlp.delivery import Delivery
 from runspan.pipeline import standing
@@ -31,13 +32,15 @@ class Parcel:
     summary: Summary
     raw_status: str | None
     body_bytes: int
+    settled: asyncio.Event
+    """Set when the row has been marked."""
 
 
 class Outbox:
     """Collects parcels into batches and hands them to the destination.
 
-    `max_in_flight_bytes` bounds the bodies that are fetched and not yet marked. `on_marked` hears of every row that was
-    marked, for progress and metrics.
+    Once the bodies that are fetched and not yet marked reach `max_in_flight_bytes`, no more are fetched. `on_marked`
+    hears of every row that was marked, for progress and metrics.
     """
 
     def __init__(
@@ -56,60 +59,59 @@ class Outbox:
         self._queue: list[Parcel] = []
         self._filled = asyncio.Event()
         self._in_flight_bytes = 0
-        self._room = asyncio.Condition()
+        self._sending = False
+        self._closing = False
         self.delivery = delivery
         self.fetching = 0
-        """Rows claimed and not yet in the outbox, over all sources."""
-        self.sending = 0
+        """Rows that are being claimed and fetched, over all sources."""
+        self.leased: set[RunRef] = set()
+        """Rows under a lease of this process, from their claim to their mark."""
+        self.differing = 0
+        """Runs that were sent again with other bytes, since this process began."""
 
     def allowance(self, free: int) -> int:
         """How many more rows may be fetched now: all of `free`, or one to try an unhealthy destination with."""
         if self.delivery.healthy:
             return free if self._in_flight_bytes < self._max_in_flight_bytes else 0
-        idle = not (self.fetching or self._queue or self.sending)
+        idle = not (self.fetching or self._queue or self._sending)
         return min(free, 1) if idle and self._now() >= self.delivery.retry_at_ns else 0
 
-    async def put(self, parcel: Parcel) -> None:
-        """Hand over a trace; waits while the bodies in flight exceed the limit."""
-        async with self._room:
-            await self._room.wait_for(
-                lambda: (
-                    not self._in_flight_bytes or self._in_flight_bytes + parcel.body_bytes <= self._max_in_flight_bytes
-                )
-            )
-            self._in_flight_bytes += parcel.body_bytes
+    def put(self, parcel: Parcel) -> None:
+        """Hand over a trace."""
+        self._in_flight_bytes += parcel.body_bytes
         self._queue.append(parcel)
         self._filled.set()
 
+    def close(self) -> None:
+        """Let `run` return once everything that was put in is settled."""
+        self._closing = True
+        self._filled.set()
+
     async def run(self) -> None:
-        """Send batches until cancelled; a batch under way is finished first where `drain` is awaited before."""
+        """Send batches until `close`. Raises LedgerUnusable."""
         while True:
             await self._filled.wait()
+            if not self._queue:
+                return
             if self.fetching and len(self._queue) < LARGEST_BATCH:
                 # Others are about to arrive: one request for all of them is cheaper for both sides.
                 await asyncio.sleep(LINGER_SECONDS)
             batch, self._queue = self._queue[:LARGEST_BATCH], self._queue[LARGEST_BATCH:]
-            if not self._queue:
+            if not (self._queue or self._closing):
                 self._filled.clear()
-            self.sending = len(batch)
+            self._sending = True
             try:
                 await self._send(batch)
             finally:
-                async with self._room:
-                    self.sending = 0
-                    self._in_flight_bytes -= sum(parcel.body_bytes for parcel in batch)
-                    self._room.notify_all()
-
-    async def drain(self) -> None:
-        """Return when nothing is waiting to be sent."""
-        async with self._room:
-            await self._room.wait_for(lambda: not (self._queue or self.sending))
+                self._sending = False
+                self._in_flight_bytes -= sum(parcel.body_bytes for parcel in batch)
 
     async def _send(self, batch: Sequence[Parcel]) -> None:
         differing = await asyncio.to_thread(
             self._ledger.about_to_send, [(parcel.claim.ref, parcel.encoded.digest) for parcel in batch]
         )
         if differing:
+            self.differing += differing
             log.warning(
                 "runs are sent again with another body than before: the platform changed them",
                 action="repeat_differs",
@@ -119,7 +121,9 @@ class Outbox:
         now_ns = self._now()
         finished = [self._finished(parcel, outcome, now_ns) for parcel, outcome in zip(batch, outcomes, strict=True)]
         await asyncio.to_thread(self._ledger.finish, finished)
+        self.leased.difference_update(row.ref for row in finished)
         for parcel, row in zip(batch, finished, strict=True):
+            parcel.settled.set()
             self._on_marked(parcel, row.state)
         exported = sum(row.state is RowState.EXPORTED for row in finished)
         if exported:

@@ -10,9 +10,9 @@ from datetime import timedelta
 
 import structlog
 
-from runspan.errors import RunGone, RunUnreadable, SourceGarbled, SourceUnavailable, said
+from runspan.errors import LedgerUnusable, RunGone, RunUnreadable, SourceGarbled, SourceUnavailable, said
 from runspan.ledger import Claim, Finished, Ledger, RowState, Summary
-from runspan.model import Run, RunBody, RunRef, RunStatus
+from runspan.model import Run, RunBody, RunStatus
 from runspan.otlp.encode import encode
 from runspan.pipeline import standing
 from runspan.pipeline.line import Line
@@ -51,8 +51,10 @@ class Work:
         self._outbox = outbox
         self._now = now
         self._job = job
-        self._tasks: dict[asyncio.Task[None], RunRef] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
+        self._fetched_ns = 0
+        """When a run last came as it should."""
         self._failing_since_ns: dict[str, int] = {}
         self._stopping = False
 
@@ -60,11 +62,6 @@ class Work:
         """Claim nothing more; rows under way are finished."""
         self._stopping = True
         self._line.wake.set()
-
-    @property
-    def under_way(self) -> list[RunRef]:
-        """The runs whose rows are claimed and not yet handed over."""
-        return list(self._tasks.values())
 
     async def run(self) -> None:
         """Work until `stop`; for a job, until none of its rows is due any more. Raises LedgerUnusable."""
@@ -89,23 +86,34 @@ class Work:
             raise
 
     async def _claim(self, states: tuple[RowState, ...]) -> list[Claim]:
-        free = self._line.config.concurrency - len(self._tasks)
-        allowed = self._outbox.allowance(free) if free and not self._line.health.paused_seconds else 0
+        line, outbox = self._line, self._outbox
+        allowed = 0 if line.health.paused_seconds else outbox.allowance(self._free)
         if not allowed:
             return []
-        self._line.wake.clear()
-        return await asyncio.to_thread(
-            self._ledger.claim, self._line.account, limit=allowed, states=states, job=self._job
-        )
+        line.wake.clear()
+        claims: list[Claim] = []
+        # Counted before the claim: two sources must not both find the one place for a probe free.
+        outbox.fetching += allowed
+        try:
+            claims = await asyncio.to_thread(
+                self._ledger.claim, line.account, limit=allowed, states=states, job=self._job
+            )
+        finally:
+            outbox.fetching -= allowed - len(claims)
+        outbox.leased.update(claim.ref for claim in claims)
+        return claims
+
+    @property
+    def _free(self) -> int:
+        return self._line.config.concurrency - len(self._tasks)
 
     def _start(self, claim: Claim) -> None:
-        self._outbox.fetching += 1
         task = asyncio.create_task(self._process(claim))
-        self._tasks[task] = claim.ref
+        self._tasks.add(task)
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        del self._tasks[task]
+        self._tasks.discard(task)
         self._line.wake.set()
         if not task.cancelled() and (error := task.exception()):
             self._error = error
@@ -116,6 +124,8 @@ class Work:
         line = self._line
         if line.health.paused_seconds:
             timeout = min(line.health.paused_seconds, IDLE_LOOK_SECONDS)
+        elif not self._free:
+            timeout = IDLE_LOOK_SECONDS
         elif not self._outbox.allowance(1):
             timeout = BLOCKED_LOOK_SECONDS
         else:
@@ -135,17 +145,19 @@ class Work:
         return not counts.states.get(RowState.DUE)
 
     async def _process(self, claim: Claim) -> None:
+        outbox = self._outbox
         try:
             step = await self._fetch_and_map(claim)
         except asyncio.CancelledError:
             await asyncio.shield(asyncio.to_thread(self._ledger.release, [claim.ref]))
             raise
         finally:
-            self._outbox.fetching -= 1
+            outbox.fetching -= 1
         if isinstance(step, Parcel):
-            await self._outbox.put(step)
+            outbox.put(step)
             return
         await asyncio.to_thread(self._ledger.finish, [step])
+        outbox.leased.discard(claim.ref)
 
     async def _fetch_and_map(self, claim: Claim) -> Parcel | Finished:
         line, ref = self._line, claim.ref
@@ -153,30 +165,34 @@ class Work:
         try:
             if known_open:
                 await line.open_limiter.acquire()
-            body = await line.source.fetch(ref, known_open=known_open, with_content=line.projection.capture_content)
+            body = await line.source.fetch(
+                ref,
+                known_open=known_open and not self._is_exported_open(claim),
+                with_content=line.projection.capture_content,
+            )
             line.health.succeeded()
+            self._fetched_ns = self._now()
+            self._failing_since_ns.pop(ref.run_id, None)
+            return self._mapped(claim, body)
+        except LedgerUnusable:
+            raise
         except SourceUnavailable as error:
             line.health.failed(error)
-            return self._postponed(claim, error)
+            return await self._postponed(claim, error)
         except RunGone as error:
             line.health.succeeded()
             return self._gone(claim, error)
         except RunUnreadable as error:
             return self._quarantined(claim, str(error), retryable=error.retryable)
-        self._failing_since_ns.pop(ref.run_id, None)
-        try:
-            return self._mapped(claim, body)
-        except RunUnreadable as error:
-            return self._quarantined(claim, str(error), retryable=error.retryable)
         except Exception as error:
-            # A hole in our mapping must cost one run, not the daemon; the place is said, the body is not.
+            # A hole in our reading must cost one run, not the daemon; the place is said, the body is not.
             return self._quarantined(claim, f"cannot be mapped: {said(error)}", retryable=True)
 
     def _mapped(self, claim: Claim, body: RunBody) -> Parcel | Finished:
         line, now_ns = self._line, self._now()
         run = line.source.read(body)
         if run.status is RunStatus.OPEN:
-            return self._still_open(claim, run, now_ns)
+            return self._still_open(claim, run, body, now_ns)
         if run.skip_reason is not None:
             return Finished(claim.ref, RowState.SKIPPED, reason=run.skip_reason, raw_status=run.raw_status)
         if claim.terminal_seen_ns is None:
@@ -185,20 +201,29 @@ class Work:
                 return Finished(
                     claim.ref, RowState.DUE, due_ns=due_ns, raw_status=run.raw_status, terminal_seen_ns=now_ns
                 )
-        trace = project(run, line.projection)
-        return Parcel(claim, encode(trace), summary_of(run, trace), run.raw_status, body.size_bytes)
+        return self._parcel(claim, run, body)
 
-    def _still_open(self, claim: Claim, run: Run, now_ns: int) -> Parcel | Finished:
+    def _parcel(self, claim: Claim, run: Run, body: RunBody) -> Parcel:
+        trace = project(run, self._line.projection)
+        return Parcel(
+            claim, encode(trace), summary_of(run, trace), run.raw_status, body.size_bytes, settled=self._line.wake
+        )
+
+    def _still_open(self, claim: Claim, run: Run, body: RunBody, now_ns: int) -> Parcel | Finished:
         config = self._line.config
+        if self._is_exported_open(claim):
+            return self._parcel(claim, replace(run, incomplete=True), body)
+        if now_ns - claim.first_seen_ns >= nanoseconds(config.open_for):
+            due_ns = now_ns + nanoseconds(standing.EXPIRED_ASK_EVERY)
+            return Finished(claim.ref, RowState.EXPIRED, reason="open for longer than open_for", due_ns=due_ns)
         since_ns = min(run.created_ns or run.started_ns or claim.first_seen_ns, claim.first_seen_ns)
-        if now_ns - claim.first_seen_ns < nanoseconds(config.open_for):
-            due_ns = now_ns + standing.ask_interval(now_ns - since_ns, config.poll_every)
-            return Finished(claim.ref, RowState.OPEN, due_ns=due_ns, raw_status=run.raw_status)
-        if config.export_expired:
-            trace = project(as_incomplete(run), self._line.projection)
-            return Parcel(claim, encode(trace), summary_of(run, trace), run.raw_status, 0)
-        due_ns = now_ns + nanoseconds(standing.EXPIRED_ASK_EVERY)
-        return Finished(claim.ref, RowState.EXPIRED, reason="open for longer than open_for", due_ns=due_ns)
+        due_ns = now_ns + standing.ask_interval(now_ns - since_ns, config.poll_every)
+        return Finished(claim.ref, RowState.OPEN, due_ns=due_ns, raw_status=run.raw_status)
+
+    def _is_exported_open(self, claim: Claim) -> bool:
+        """Whether the run has been open for so long that it is exported as it stands."""
+        config = self._line.config
+        return config.export_expired and self._now() - claim.first_seen_ns >= nanoseconds(config.open_for)
 
     def _gone(self, claim: Claim, error: RunGone) -> Finished:
         now_ns, created_ns = self._now(), claim.ref.locator.created_ns
@@ -207,21 +232,34 @@ class Work:
         if is_fresh and now_ns - claim.first_seen_ns < grace_ns:
             due_ns = standing.retry_at(now_ns, claim.attempts)
             return Finished(claim.ref, RowState.DUE, reason=str(error), due_ns=due_ns, count_attempt=True)
+        self._failing_since_ns.pop(claim.ref.run_id, None)
         log.warning(str(error), action="run_gone", source=self._line.name, run=claim.ref.run_id)
         return Finished(claim.ref, RowState.GONE, reason="the platform no longer has this run")
 
-    def _postponed(self, claim: Claim, error: SourceUnavailable) -> Finished:
-        """Asked again later; given up only where other requests pass and this one run keeps failing."""
-        now_ns, run_id = self._now(), claim.ref.run_id
-        since_ns = self._failing_since_ns.setdefault(run_id, now_ns)
-        others_pass = (self._line.health.last_success_ns or 0) > since_ns
+    async def _postponed(self, claim: Claim, error: SourceUnavailable) -> Finished:
+        """Asked again later; given up only where other runs come and this one keeps failing."""
+        now_ns = self._now()
+        since_ns = self._failing_since_ns.setdefault(claim.ref.run_id, now_ns)
         attempts = claim.attempts + 1
         garbled = isinstance(error, SourceGarbled) and attempts >= GARBLED_ATTEMPTS
         failing = attempts >= FAILING_ATTEMPTS and now_ns - since_ns > nanoseconds(FAILING_FOR)
-        if others_pass and (garbled or failing):
+        if (garbled or failing) and await self._others_come(since_ns):
             return self._quarantined(claim, str(error), retryable=True)
         due_ns = standing.retry_at(now_ns, claim.attempts, error.retry_after_seconds)
         return Finished(claim.ref, claim.state, reason=str(error), due_ns=due_ns, count_attempt=True)
+
+    async def _others_come(self, since_ns: int) -> bool:
+        """Whether another run has come since then, or one that was exported before comes when asked for now."""
+        if self._fetched_ns > since_ns:
+            return True
+        line = self._line
+        exported = await asyncio.to_thread(self._ledger.runs, source=line.name, state=RowState.EXPORTED, limit=1)
+        try:
+            for row in exported:
+                await line.source.fetch(row.ref)
+        except (SourceUnavailable, RunGone, RunUnreadable):
+            return False
+        return bool(exported)
 
     def _quarantined(self, claim: Claim, reason: str, *, retryable: bool) -> Finished:
         self._failing_since_ns.pop(claim.ref.run_id, None)
@@ -233,11 +271,6 @@ class Work:
             retryable=retryable,
         )
         return Finished(claim.ref, RowState.QUARANTINED, reason=reason, retryable=retryable)
-
-
-def as_incomplete(run: Run) -> Run:
-    """The run as it stands, marked: for `export_expired`."""
-    return replace(run, incomplete=True)
 
 
 def summary_of(run: Run, trace: Trace) -> Summary:

@@ -120,13 +120,6 @@ async def test_circle_of_cursors_ends_with_an_alarm(circle: list[str]) -> None:
     assert "circle" in problems[0]
 
 
-async def test_missing_page_behind_a_cursor_is_no_missing_agent() -> None:
-    runtype, _ = source(lambda path, params: RunGone("404") if "cursor" in params else page_of(cursor="c", more=True))
-    page = await runtype.page(SCOPE, Window(0), None)
-    with pytest.raises(RunUnreadable):
-        await runtype.page(SCOPE, Window(0), page.cursor)
-
-
 async def test_rows_that_cannot_be_read_are_told() -> None:
     runtype, _ = source({"/v1/agents/agent_1/executions": page_of(row(1), {"status": "completed"}, "x")})
     rows, problems = await sweep(runtype, Window(0))

@@ -29,7 +29,8 @@ RUN = Interval(START, START + 10 * SECOND, Timing.REPORTED)
 
 def rows(*steps: Step, **fields: Any) -> list[tuple[float, float, str]]:
     """Start, end and timing of each span but the root's, to the microsecond."""
-    return [(round(start, 6), round(end, 6), timing) for _, _, start, end, timing in outline(traced(*steps, **fields))[1:]]
+    shown = outline(traced(*steps, **fields))[1:]
+    return [(round(start, 6), round(end, 6), timing) for _, _, start, end, timing in shown]
 
 
 def at(seconds: float) -> int:

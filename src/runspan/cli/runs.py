@@ -78,8 +78,8 @@ def _time(time_ns: int | None) -> str:
 
 
 def _document(row: RunRow) -> dict[str, Any]:
-    document = asdict(row)
+    document: dict[str, Any] = asdict(row)
     ref = document.pop("ref")
     locator = ref.pop("locator")
-    summary = document.pop("summary") or {}
+    summary: dict[str, Any] = document.pop("summary") or {}
     return {**ref, **locator, **document, **summary}

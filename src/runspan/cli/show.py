@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -83,9 +83,9 @@ def of_file(file: Path, platform: str, run_id: str | None = None) -> Trace:
 
 def _id_in(document: Json) -> str | None:
     for path in ID_PATHS:
-        found = document
+        found: Json = document
         for name in path:
-            found = found.get(name) if isinstance(found, dict) else None
+            found = cast("dict[str, Json]", found).get(name) if isinstance(found, dict) else None
         if isinstance(found, str) and found:
             return found
     return None

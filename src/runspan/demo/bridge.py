@@ -35,7 +35,7 @@ FLOWYBLE_LIST = {"path": "/agents/{agentId}/runs", "items_path": "items"}
 
 @dataclass(slots=True)
 class Shown:
-    """What the bridge has exported so far, and of each platform one trace to look at: failed, if it can be, and rich."""
+    """What the bridge has exported so far, and one trace of each platform to look at: rich, and failed if it can be."""
 
     runs: int = 0
     traces: dict[str, Trace] = field(default_factory=dict[str, Trace])

@@ -28,6 +28,7 @@ from runspan.demo.world import SECOND_NS, World, WorldAgent, WorldRun
 from runspan.errors import RunGone, RunspanError, RunUnreadable, SourceRefused, SourceUnavailable
 from runspan.http import Client, Connection
 from runspan.model import Locator, Run, RunBody, RunRef, RunStatus
+from runspan.pipeline import discovery
 from runspan.projection import ProjectionSettings, project
 from runspan.rate import Limiter
 from runspan.sources import platforms, registry
@@ -207,23 +208,16 @@ async def bench_of(case: Case, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerato
 
 
 async def pages(source: Source, scope: Scope, window: Window = ALL_TIME, cursor: Any = None) -> list[Page]:
-    """All pages of a sweep, as the pipeline reads them: cursors go through JSON, a refused one starts over once."""
+    """All pages of a sweep, as the pipeline reads them, cursors going through JSON as they do in the ledger."""
+
+    async def ask(cursor: Any) -> Page:
+        assert len(read) < MOST_PAGES, "the sweep does not end"
+        return await source.page(scope, window, json.loads(json.dumps(cursor)))
+
     read: list[Page] = []
-    restarts = 0
-    while True:
-        try:
-            page = await source.page(scope, window, cursor)
-        except RunUnreadable:
-            assert cursor is not None
-            restarts += 1
-            assert restarts == 1, "a cursor is refused again and again"
-            cursor = None
-            continue
+    async for page in discovery.pages(ask, cursor):
         read.append(page)
-        assert len(read) <= MOST_PAGES, "the sweep does not end"
-        if page.cursor is None:
-            return read
-        cursor = json.loads(json.dumps(page.cursor))
+    return read
 
 
 async def sweep(source: Source, window: Window = ALL_TIME) -> list[Listed]:

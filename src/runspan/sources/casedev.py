@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import ClassVar, Literal, TypeAlias, TypeVar, cast
+from typing import ClassVar, Literal, TypeAlias, TypeVar
 
 import structlog
 
@@ -81,12 +81,11 @@ class CaseDev(Source):
     default_base_url: ClassVar[str | None] = "https://api.case.dev"
     default_rate: ClassVar[str] = "30/min"
     config_type: ClassVar[type[SourceConfig]] = CaseDevConfig
+    config: CaseDevConfig
 
     def __init__(self, config: SourceConfig, http: Client) -> None:
         super().__init__(config, http)
-        settings = cast("CaseDevConfig", config)
-        self._step_time: StepTime = settings.step_time
-        self._root = ("agent", settings.api_version)
+        self._root = ("agent", self.config.api_version)
         self._agent_names: dict[str, str] = {}
         self._names_read_at = -NAMES_KEPT_SECONDS
 
@@ -125,17 +124,17 @@ class CaseDev(Source):
 
     def read(self, body: RunBody) -> Run:
         """The document as a Run; see `read_run`."""
-        return read_run(body, self._step_time)
+        return read_run(body, self.config.step_time)
 
     async def _ask_list(self, walk: Walk, status: str | None = None) -> tuple[Fields, list[Listed]]:
         params = {"status": status, "limit": PAGE_SIZE, "cursor": walk.cursor}
         try:
             answer = Fields(await self.http.get_json((*self._root, "run"), params), [])
         except RunGone as gone:
-            # The cursor is a run, and a run can be deleted between two pages; the list itself is always there.
-            if walk.cursor is None:
-                raise SourceUnavailable(f"{gone}: check base_url and api_version") from None
-            raise RunUnreadable(f"{gone}: the run that the cursor names is gone", retryable=True) from None
+            # The cursor is a run, which can be deleted between two pages; the list itself is always there.
+            if walk.cursor is not None:
+                raise
+            raise SourceUnavailable(f"{gone}: check base_url and api_version") from None
         rows = rows_of(answer, "runs", f"source {self.config.name}: the list of runs")
         return answer, [listed for row in rows if (listed := read_listed(row)) is not None]
 

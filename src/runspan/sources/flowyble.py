@@ -6,7 +6,7 @@ the tool took, but no times: those are inferred when the trace is laid out. Fact
 """
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from pydantic import model_validator
 
@@ -66,11 +66,12 @@ class Flowyble(Source):
     default_base_url: ClassVar[str | None] = "https://api.flowyble.com/v1"
     default_rate: ClassVar[str] = "90/min"
     config_type: ClassVar[type[SourceConfig]] = FlowybleConfig
+    config: FlowybleConfig
 
     def __init__(self, config: SourceConfig, http: Client) -> None:
         super().__init__(config, http)
-        self._list = cast("FlowybleConfig", config).list
-        self._scopes = [Scope(key) for key in runlist.scope_keys(self._list, config.agents)] if self._list else []
+        keys = runlist.scope_keys(self.config.list, config.agents) if self.config.list else ()
+        self._scopes = [Scope(key) for key in keys]
 
     @staticmethod
     def auth_headers(api_key: str | None) -> dict[str, str]:
@@ -91,23 +92,22 @@ class Flowyble(Source):
 
         A list that is not there is an error once, and is not asked for again.
         """
-        assert self._list is not None
-        where = f"source {self.config.name}: {self._list.path}"
-        path = runlist.segments(self._list, scope.key)
+        config = self.config.list
+        assert config is not None
         try:
-            document = await self.http.get_json(path, runlist.params(self._list, cursor))
+            document = await self.http.get_json(runlist.segments(config, scope.key), runlist.params(config, cursor))
         except (RunGone, RunUnreadable) as error:
             if cursor is not None:
-                raise RunUnreadable(f"{error}: this place in the list is not known any more", retryable=True) from None
+                raise
             self._scopes = [other for other in self._scopes if other != scope]
             raise RunGone(
                 f"{error}: there is no such list, so it is not asked for again; mend list.path of source "
                 f"{self.config.name}, or give run ids by --ids-file or the feed"
             ) from None
-        answer = runlist.Answer.of(document, self._list.items_path)
-        items = rows_of(answer.envelope, answer.key, where)
-        rows = [listed for item in items if (listed := self._listed(item, scope)) is not None]
-        onward = runlist.onward(self._list, cursor, answer, rows, window)
+        answer = runlist.Answer.of(document, config.items_path)
+        items = rows_of(answer.envelope, answer.key, f"source {self.config.name}: {config.path}")
+        rows = [listed for item in items if (listed := read_listed(item, config, scope)) is not None]
+        onward = runlist.onward(config, cursor, answer, rows, window)
         return Page(tuple(row for row in rows if window.holds(row.time_ns)), onward, tuple(answer.problems))
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
@@ -123,22 +123,6 @@ class Flowyble(Source):
     def read(self, body: RunBody) -> Run:
         """The document as a Run; see `read_run`."""
         return read_run(body)
-
-    def _listed(self, row: Fields, scope: Scope) -> Listed | None:
-        assert self._list is not None
-        run_id, time_ns = row.identifier(self._list.id_field), row.time_ns(self._list.time_field)
-        if run_id is None:
-            row.problems.append(f"{row.path}: no {self._list.id_field}")
-            return None
-        agent_id = row.identifier("agentId") or scope.key or None
-        return Listed(
-            run_id,
-            Locator(agent_id=agent_id, created_ns=row.time_ns("createdAt")),
-            terminal=is_run(row) and read_status(row) is not RunStatus.OPEN,
-            time_ns=time_ns,
-            raw_status=row.text("status"),
-            ended_ns=row.time_ns("finishedAt"),
-        )
 
 
 def read_run(body: RunBody) -> Run:
@@ -290,3 +274,19 @@ def by_number(row: Fields) -> tuple[int]:
     """A step's place in its run; a step without a number stands last."""
     number = row.integer("stepNumber")
     return (LAST if number is None else number,)
+
+
+def read_listed(row: Fields, config: runlist.ListConfig, scope: Scope) -> Listed | None:
+    """One row of the configured list; None, with a line in its problems, where it has no id."""
+    run_id = row.identifier(config.id_field)
+    if run_id is None:
+        row.problems.append(f"{row.path}: no {config.id_field}")
+        return None
+    return Listed(
+        run_id,
+        Locator(agent_id=row.identifier("agentId") or scope.key or None, created_ns=row.time_ns("createdAt")),
+        terminal=is_run(row) and read_status(row) is not RunStatus.OPEN,
+        time_ns=row.time_ns(config.time_field),
+        raw_status=row.text("status"),
+        ended_ns=row.time_ns("finishedAt"),
+    )

@@ -104,13 +104,7 @@ class Runtype(Source):
             "from": iso_time(window.start_ns),
             "to": None if window.end_ns is None else iso_time(window.end_ns + MS_NS - 1),
         }
-        try:
-            document = await self.http.get_json(["v1", "agents", scope.key, "executions"], params)
-        except RunGone as gone:
-            # Either the agent has vanished or the cursor has; asked anew without one, the list tells which.
-            if walk.cursor is None:
-                raise
-            raise RunUnreadable(f"{gone}: the cursor is not known any more", retryable=True) from None
+        document = await self.http.get_json(["v1", "agents", scope.key, "executions"], params)
         problems: list[str] = []
         answer = Fields(document, problems)
         rows: dict[str, Listed] = {}

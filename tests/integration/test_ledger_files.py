@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event
 
 from runspan.errors import ConfigError, LedgerUnusable
-from runspan.ledger import Ledger, default_url, migrations, schema, store
+from runspan.ledger import Ledger, migrations, schema, store
 from tests.ledgers import ACCOUNT, START_NS, Clock, open_ledger, row, url
 
 
@@ -83,13 +83,6 @@ class TestCreation:
         filled.unlink()
         shutil.move(filled.parent / "wal", f"{filled}-wal")
         assert "write-ahead log ledger.db-wal is there" in refusal(filled)
-
-    def test_the_default_is_in_the_users_state_directory(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("XDG_STATE_HOME", "/var/tmp/state")
-        assert default_url() == "sqlite:////var/tmp/state/runspan/ledger.db"
-        monkeypatch.delenv("XDG_STATE_HOME")
-        monkeypatch.setenv("HOME", "/home/sre")
-        assert default_url() == "sqlite:////home/sre/.local/state/runspan/ledger.db"
 
     @pytest.mark.parametrize("wrong", ["ledger.db", "postgresql+psycopg://user:secret@db/runs"])
     def test_a_url_that_is_none_is_the_configurations_fault(self, wrong: str) -> None:

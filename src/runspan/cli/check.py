@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +15,7 @@ from runspan.cli import exit_code
 from runspan.cli.options import ConfigFile, load_config
 from runspan.config import Config, DestinationConfig, LedgerConfig, SourceConfig
 from runspan.errors import DeliveryRefused, LedgerUnusable, RunGone, RunspanError, RunUnreadable
+from runspan.rate import Budget
 from runspan.secrets import Secret
 
 PATIENCE_SECONDS = 30.0
@@ -51,13 +52,33 @@ def check(
 
 
 async def _try_all(config: Config, *, send_test_trace: bool) -> list[Finding]:
+    with _budget(config) as budget:
+        return await _findings(config, budget, send_test_trace=send_test_trace)
+
+
+@contextlib.contextmanager
+def _budget(config: Config) -> Generator[Budget]:
+    """The ledger's where there is one, so that our questions count against the same quota as the daemon's."""
+    from runspan.ledger import Ledger
+    from runspan.rate import MemoryBudget
+
+    with contextlib.ExitStack() as stack:
+        budget: Budget = MemoryBudget()
+        # What is wrong with the ledger has a line of its own.
+        with contextlib.suppress(LedgerUnusable):
+            if Ledger.exists(config.ledger.url):
+                budget = stack.enter_context(Ledger.open(config.ledger.url, must_exist=True))
+        yield budget
+
+
+async def _findings(config: Config, budget: Budget, *, send_test_trace: bool) -> list[Finding]:
     trials = [
         _try("ledger", asyncio.to_thread(_ledger, config.ledger)),
         _try("destination", _destination(config.destination)),
     ]
     if config.web.token:
         trials.append(_try("web token", asyncio.to_thread(_secret, config.web.token)))
-    trials += [_try(f"source {source.name}", _source(config, source)) for source in config.source]
+    trials += [_try(f"source {source.name}", _source(config, source, budget)) for source in config.source]
     findings = list(await asyncio.gather(*trials))
     if send_test_trace:
         findings.append(await _try("test trace", _test_trace(config.destination)))
@@ -115,15 +136,14 @@ def _writable_file(path: Path) -> str:
     return f"{path} can be written"
 
 
-async def _source(config: Config, source_config: SourceConfig) -> str:
+async def _source(config: Config, source_config: SourceConfig, budget: Budget) -> str:
     from runspan.model import Locator, RunRef
     from runspan.pipeline.assembly import open_source
-    from runspan.rate import MemoryBudget
     from runspan.sources.base import Window
 
     if source_config.api_key:
         source_config.api_key.reveal()
-    source, _ = open_source(config, source_config, MemoryBudget())
+    source, _ = open_source(config, source_config, budget)
     origin = source.http.origin
     try:
         if not source.lists:

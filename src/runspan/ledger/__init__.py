@@ -1,7 +1,6 @@
 """The ledger: the durable table of runs, positions and jobs. `runspan.ledger.ledger` opens with its design."""
 
 from runspan.ledger.ledger import LEASE_NS, Ledger
-from runspan.ledger.store import default_url
 from runspan.ledger.values import (
     SETTLED,
     UNSETTLED,
@@ -40,5 +39,4 @@ __all__ = [
     "RunRow",
     "Summary",
     "Sweep",
-    "default_url",
 ]

@@ -82,19 +82,19 @@ class Ledger:
     @classmethod
     def open(
         cls,
-        url: str | None = None,
+        url: str,
         *,
         now: Callable[[], int] = time.time_ns,
         read_only: bool = False,
         must_exist: bool = False,
     ) -> Self:
-        """Open the ledger at `url` (`sqlite:///path`; `sqlite://` in memory; None: the user's state directory).
+        """Open the ledger at `url` (`sqlite:///path`; `sqlite://` in memory).
 
         A missing one is created unless `read_only` or `must_exist`; an older one is migrated unless `read_only`.
         `now` is the clock, in nanoseconds since the Unix epoch. Raises ConfigError for a URL that is none, and
         LedgerUnusable for a ledger that is missing, damaged, foreign, newer than this program, or cannot be written.
         """
-        opened = store.open_store(url or store.default_url(), read_only=read_only, must_exist=must_exist)
+        opened = store.open_store(url, read_only=read_only, must_exist=must_exist)
         try:
             return cls(opened, now, read_only=read_only)
         except BaseException:

@@ -22,12 +22,6 @@ BUSY_TIMEOUT_SECONDS = 30
 holds the file: an editor of databases, a backup, a stopped process."""
 
 
-def default_url() -> str:
-    """A ledger in the user's state directory, as the XDG base directory specification places it."""
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return f"sqlite:///{state}/runspan/ledger.db"
-
-
 class Store:
     """A database that was found sound, and transactions on it.
 

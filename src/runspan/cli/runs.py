@@ -12,6 +12,8 @@ from rich.table import Table
 from runspan.cli.options import ConfigFile, Since, Until, instant_ns, load_config
 from runspan.ledger import Ledger, RowState, RunRow
 
+PIPE_COLUMNS = 240
+"""Nobody wants a folded id in a pipe."""
 STYLES = {RowState.EXPORTED: "green", RowState.QUARANTINED: "red", RowState.GONE: "yellow", RowState.EXPIRED: "yellow"}
 
 
@@ -46,6 +48,8 @@ def runs(
             typer.echo(json.dumps(_document(row)))
         return
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPE_COLUMNS)
     console.print(_table(rows))
     totals: dict[RowState, int] = {}
     for count in counts:

@@ -18,6 +18,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,6 +28,7 @@ import tenacity
 from httpx_aiohttp import AiohttpTransport
 
 from runspan.errors import (
+    ConfigError,
     RunGone,
     RunspanError,
     RunUnreadable,
@@ -42,7 +44,10 @@ USER_AGENT = "runspan"
 ATTEMPTS = 3
 LONGEST_INLINE_WAIT_SECONDS = 20.0
 """A platform that asks for more than this gets its wait from the caller, who has other work meanwhile."""
-LONGEST_PAUSE_SECONDS = 900.0
+LONGEST_PAUSE_SECONDS = 3600.0
+"""A platform that asks for more is asked again after an hour all the same: the wait may be a mistake."""
+PAUSE_WHERE_NONE_IS_ASKED_SECONDS = 5.0
+"""After a 429 that does not say how long."""
 
 Params: TypeAlias = Mapping[str, str | int | None]
 
@@ -90,14 +95,14 @@ class Connection:
     ) -> None:
         parts = urllib.parse.urlsplit(base_url)
         self.origin = origin_of(base_url)
-        self._base_path = parts.path.rstrip("/")
+        self.base_url = self.origin + parts.path.rstrip("/")
         self._max_body_bytes = max_body_bytes
         self._total_seconds = total_seconds
         context = _tls_context(ca_file, client_cert, client_key)
         proxy = environment_proxy(base_url)
 
+        # Both httpx and aiohttp would carry one answer's cookies into the next request.
         def session() -> aiohttp.ClientSession:
-            # A cookie jar would carry one answer's state into the next request.
             return aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=100, ssl=context), cookie_jar=aiohttp.DummyCookieJar()
             )
@@ -106,6 +111,7 @@ class Connection:
             transport=AiohttpTransport(verify=context, proxy=httpx.Proxy(proxy) if proxy else None, client=session),
             timeout=httpx.Timeout(timeout_seconds),
             headers={"user-agent": USER_AGENT},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             follow_redirects=False,
         )
 
@@ -123,7 +129,7 @@ class Connection:
         Raises ConnectionFailed, BodyTooLarge.
         """
         query = f"?{urllib.parse.urlencode(params)}" if params else ""
-        url = f"{self.origin}{self._base_path}{path}{query}"
+        url = f"{self.base_url}{path}{query}"
         try:
             async with (
                 asyncio.timeout(self._total_seconds),
@@ -136,6 +142,9 @@ class Connection:
     async def _read(self, response: httpx.Response) -> bytes:
         chunks: list[bytes] = []
         size_bytes = 0
+        if "," in response.headers.get("content-encoding", ""):
+            # Packed twice, a few kilobytes unpack to more than memory holds before the cap can see them.
+            raise BodyTooLarge
         async for chunk in response.aiter_bytes():
             size_bytes += len(chunk)
             if size_bytes > self._max_body_bytes:
@@ -186,24 +195,25 @@ class Client:
 
     async def get_json_sized(self, segments: Sequence[str], params: Params | None = None) -> tuple[Json, int]:
         """As `get_json`, with the body's size in bytes."""
-        path = encode_path(segments)
         query = [(key, str(value)) for key, value in (params or {}).items() if value is not None]
-        return await self._retry(self._ask, path, query)
+        return await self._retry(self._ask, encode_path(segments), query)
 
     async def _ask(self, path: str, query: list[tuple[str, str]]) -> tuple[Json, int]:
         await self._limiter.acquire()
-        where = f"source {self._name}: GET {self.origin}{path}"
+        where = f"source {self._name}: GET {self._connection.base_url}{path}"
         try:
-            reply = await self._connection.request(
-                "GET", path, params=query, headers={"accept": "application/json", **self._headers()}
-            )
+            headers = {"accept": "application/json", **self._headers()}
+        except ConfigError as error:
+            raise SourceRefused(f"source {self._name}: {error}") from None
+        try:
+            reply = await self._connection.request("GET", path, params=query, headers=headers)
         except ConnectionFailed as failed:
             raise SourceUnavailable(f"{where} failed ({failed.reason}); asking again later") from None
         except BodyTooLarge:
             raise RunUnreadable(f"{where} answered with more than max_body allows") from None
         pause_seconds = pause_asked(reply, time.time())
         if pause_seconds:
-            await self._limiter.pause(min(pause_seconds, LONGEST_PAUSE_SECONDS))
+            await self._limiter.pause(pause_seconds)
         if reply.status != 200:
             raise error_of(where, reply, time.time())
         try:
@@ -260,8 +270,8 @@ def pause_asked(reply: Reply, now_seconds: float) -> float | None:
         if headers.get(remaining, "").strip() == "0":
             reset_seconds = _seconds_of(headers.get(reset, ""), now_seconds)
     if reply.status == 429:
-        return retry_after_seconds(headers, now_seconds) or reset_seconds or 5.0
-    return reset_seconds
+        reset_seconds = retry_after_seconds(headers, now_seconds) or reset_seconds or PAUSE_WHERE_NONE_IS_ASKED_SECONDS
+    return reset_seconds and min(reset_seconds, LONGEST_PAUSE_SECONDS)
 
 
 def error_of(where: str, reply: Reply, now_seconds: float) -> RunspanError:
@@ -276,9 +286,10 @@ def error_of(where: str, reply: Reply, now_seconds: float) -> RunspanError:
             f"{where} answered {status}, a redirect, which is not followed: set base_url to where the API lives"
         )
     if status in (408, 409, 425, 429) or status >= 500 or status < 300:
+        asked_seconds = retry_after_seconds(reply.headers, now_seconds)
         return SourceUnavailable(
             f"{where} answered {status}; asking again later",
-            retry_after_seconds=retry_after_seconds(reply.headers, now_seconds),
+            retry_after_seconds=asked_seconds and min(asked_seconds, LONGEST_PAUSE_SECONDS),
         )
     return RunUnreadable(f"{where} answered {status}", retryable=True)
 

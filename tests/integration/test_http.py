@@ -1,0 +1,442 @@
+"""A source's door over real sockets: what leaves, and what every kind of answer comes to."""
+
+import asyncio
+import email.utils
+import gzip
+import json
+import traceback
+import tracemalloc
+import urllib.parse
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from runspan.errors import (
+    ConfigError,
+    RunGone,
+    RunspanError,
+    RunUnreadable,
+    SourceGarbled,
+    SourceRefused,
+    SourceUnavailable,
+)
+from runspan.http import ATTEMPTS, Client, Connection, Reply, pause_asked, retry_after_seconds
+from runspan.rate import Limiter
+
+NOW = 1_780_000_000.0
+KEY = "flw_key_canary_5d1f"
+BODY_CANARY = "body-canary-81aa"
+QUERY_CANARY = "query-canary-77c0"
+Answer = Callable[["Request"], bytes | None]
+
+
+@dataclass(slots=True)
+class Request:
+    target: str
+    headers: dict[str, str]
+
+
+@dataclass
+class Server:
+    """Answers with the very bytes it is told, and keeps what it was asked; None: it hangs up without a word."""
+
+    answer: Answer
+    requests: list[Request] = field(default_factory=list[Request])
+    url: str = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                first, *lines = head.decode("latin-1").split("\r\n")
+                headers = dict(line.lower().split(": ", 1) for line in lines if ": " in line)
+                request = Request(first.split(" ")[1], headers)
+                self.requests.append(request)
+                reply = self.answer(request)
+                if reply is None:
+                    break
+                writer.write(reply)
+                await writer.drain()
+                if b"connection: close" in reply:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(answer: Answer) -> AsyncIterator[Server]:
+    server = Server(answer)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    try:
+        yield server
+    finally:
+        listener.close()
+
+
+class OpenBudget:
+    """Grants everything; keeps the pauses that were asked for."""
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+
+    def debit(self, key: str, interval_ns: int) -> int:
+        return 0
+
+    def pause(self, key: str, until_ns: int) -> None:
+        self.pauses.append(until_ns / 1e9 - NOW)
+
+
+@dataclass
+class Door:
+    client: Client
+    budget: OpenBudget
+    slept: list[float]
+
+
+@asynccontextmanager
+async def door(base_url: str, *, max_body_bytes: int = 100_000, timeout_seconds: float = 5.0) -> AsyncIterator[Door]:
+    budget, slept = OpenBudget(), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    client = Client(
+        Connection(base_url, timeout_seconds=timeout_seconds, max_body_bytes=max_body_bytes),
+        name="acme",
+        limiter=Limiter(budget, "k", 1, now=lambda: int(NOW * 1e9)),
+        headers=lambda: {"X-API-Key": KEY},
+        sleep=sleep,
+    )
+    try:
+        yield Door(client, budget, slept)
+    finally:
+        await client.close()
+
+
+def reply(status: int = 200, body: bytes | str = b"{}", **headers: Any) -> bytes:
+    body = body.encode() if isinstance(body, str) else body
+    lines = {"content-length": len(body), **{name.replace("_", "-"): value for name, value in headers.items()}}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value is not None)
+    return f"HTTP/1.1 {status} Whatever\r\n{head}\r\n".encode() + body
+
+
+def chunked(body: bytes, **headers: Any) -> bytes:
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    pieces = [body[start : start + 8000] for start in range(0, len(body), 8000)]
+    coded = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    return f"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n{lines}\r\n".encode() + coded + b"0\r\n\r\n"
+
+
+def always(answer: bytes | None) -> Answer:
+    return lambda request: answer
+
+
+async def error_from(answer: bytes | None, **settings: Any) -> tuple[RunspanError, Server, Door]:
+    async with serving(always(answer)) as server, door(server.url, **settings) as opened:
+        with pytest.raises(RunspanError) as raised:
+            await opened.client.get_json(["runs", "r1"], {"cursor": QUERY_CANARY})
+        return raised.value, server, opened
+
+
+# What leaves
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_not_followed_and_the_key_stays_home(status: int):
+    async with serving(always(reply())) as elsewhere:
+        error, server, _ = await error_from(reply(status, location=f"{elsewhere.url}/runs/r1"))
+        assert isinstance(error, SourceUnavailable)
+        assert "redirect" in str(error)
+        assert server.requests[0].headers["x-api-key"] == KEY
+        assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize(
+    ("segment", "sent"),
+    [
+        ("run-1", "run-1"),
+        ("a/b", "a%2Fb"),
+        ("/", "%2F"),
+        ("../../admin", "..%2F..%2Fadmin"),
+        ("%2F", "%252F"),
+        ("%2e%2e", "%252e%252e"),
+        ("a b?c#d", "a%20b%3Fc%23d"),
+        ("a;b=c&d", "a;b=c&d"),
+        ("..\\..", "..%5C.."),
+        ("Umeå", "Ume%C3%A5"),
+        ("\x00\r\n", "%00%0D%0A"),
+        ("...", "..."),
+    ],
+)
+async def test_an_id_is_one_segment_of_the_path(segment: str, sent: str):
+    async with serving(always(reply())) as server, door(f"{server.url}/v1/") as opened:
+        await opened.client.get_json(["runs", segment, "details"])
+        assert server.requests[0].target == f"/v1/runs/{sent}/details"
+
+
+@pytest.mark.parametrize("segment", ["", ".", "..", "\ud800"])
+async def test_an_id_that_cannot_be_a_segment_is_not_asked_for(segment: str):
+    async with serving(always(reply())) as server, door(server.url) as opened:
+        with pytest.raises(RunUnreadable):
+            await opened.client.get_json(["runs", segment])
+        assert server.requests == []
+
+
+async def test_parameters_arrive_as_they_were_meant():
+    params = {"cursor": "a&b=c +%2F;ä#", "limit": 50, "room": None}
+    async with serving(always(reply())) as server, door(server.url) as opened:
+        await opened.client.get_json(["runs"], params)
+        query = urllib.parse.urlsplit(server.requests[0].target).query
+        assert urllib.parse.parse_qs(query) == {"cursor": ["a&b=c +%2F;ä#"], "limit": ["50"]}
+
+
+async def test_cookies_are_forgotten():
+    async with serving(always(reply(set_cookie="session=1; Path=/"))) as server, door(server.url) as opened:
+        for _ in range(2):
+            await opened.client.get_json(["runs"])
+        assert "cookie" not in server.requests[1].headers
+
+
+async def test_a_key_that_cannot_be_read_now_pauses_the_source_and_sends_nothing():
+    def headers() -> dict[str, str]:
+        raise ConfigError("cannot read file:/run/key: No such file or directory")
+
+    async with serving(always(reply())) as server:
+        connection = Connection(server.url, timeout_seconds=5, max_body_bytes=1000)
+        client = Client(connection, name="acme", limiter=Limiter(OpenBudget(), "k", 1), headers=headers)
+        with pytest.raises(SourceRefused, match="source acme: cannot read file:/run/key"):
+            await client.get_json(["runs"])
+        await client.close()
+        assert server.requests == []
+
+
+# What comes
+
+
+async def test_json_comes_with_its_size_packed_or_not():
+    document = {"runs": ["ä" * 5000]}
+    body = json.dumps(document).encode()
+    for answer in (reply(200, body), chunked(body), reply(200, gzip.compress(body), content_encoding="gzip")):
+        async with serving(always(answer)) as server, door(server.url) as opened:
+            assert await opened.client.get_json_sized(["runs"]) == (document, len(body))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(reply(200, b'"' + b"x" * 2000 + b'"'), id="told by its length"),
+        pytest.param(chunked(b'"' + b"x" * 2000 + b'"'), id="chunked"),
+        pytest.param(reply(200, gzip.compress(b"x" * 2000), content_encoding="gzip"), id="packed"),
+    ],
+)
+async def test_a_body_over_the_cap_is_not_read(answer: bytes):
+    error, server, _ = await error_from(answer, max_body_bytes=1000)
+    assert isinstance(error, RunUnreadable)
+    assert not error.retryable
+    assert "max_body" in str(error)
+    assert len(server.requests) == 1
+
+
+async def test_a_body_of_just_the_cap_is_read():
+    body = b'"' + b"x" * 998 + b'"'
+    async with serving(always(reply(200, body))) as server, door(server.url, max_body_bytes=1000) as opened:
+        assert await opened.client.get_json(["runs"]) == "x" * 998
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_bomb_does_not_go_off(times: int):
+    bomb = b"\0" * 200_000_000
+    for _ in range(times):
+        bomb = gzip.compress(bomb, 9)
+    encoding = ", ".join(["gzip"] * times)
+    tracemalloc.start()
+    try:
+        error, _, _ = await error_from(reply(200, bomb, content_encoding=encoding), max_body_bytes=1_000_000)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(error, RunUnreadable)
+    assert peak_bytes < 60_000_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("<!DOCTYPE html><html>login</html>", id="HTML"),
+        pytest.param('{"runs": [{"id": "a"', id="cut off"),
+        pytest.param("", id="empty"),
+        pytest.param(b"\xff\xfe\xfd", id="no text at all"),
+        pytest.param("[" * 200_000, id="deep"),
+        pytest.param('{"a":' * 50_000 + "1" + "}" * 50_000, id="deep and whole"),
+        pytest.param("1" * 10_000, id="a number without end"),
+    ],
+)
+async def test_an_answer_that_is_no_json_is_garbled(body: str | bytes):
+    error, server, _ = await error_from(reply(200, body), max_body_bytes=1_000_000)
+    assert type(error) is SourceGarbled
+    assert len(server.requests) == ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        pytest.param(reply(200, b'{"a": 1', content_length=500, connection="close"), "broke off", id="half a body"),
+        pytest.param(b"HTTP/1.1 200 OK\r\ncontent-le", "", id="half a head"),
+        pytest.param(None, "", id="nothing"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "", id="no HTTP"),
+        pytest.param(reply(200, b"xx", content_encoding="gzip"), "", id="not packed as it says"),
+    ],
+)
+async def test_an_answer_that_breaks_off_is_asked_for_again(answer: bytes | None, words: str):
+    error, server, opened = await error_from(answer, timeout_seconds=0.3)
+    assert type(error) is SourceUnavailable
+    assert words in str(error)
+    assert len(server.requests) >= ATTEMPTS
+    assert len(opened.slept) == ATTEMPTS - 1
+    assert opened.slept == sorted(opened.slept)
+
+
+async def test_more_than_the_content_length_is_not_read():
+    error, _, _ = await error_from(reply(200, b'{"a": 1}', content_length=4))
+    assert isinstance(error, SourceUnavailable)
+
+
+async def test_nobody_there():
+    async with serving(always(reply())) as server:
+        url = server.url
+    async with door(url) as opened:
+        with pytest.raises(
+            SourceUnavailable, match=r"source acme: GET http://127.0.0.1:.* failed \(Connection refused"
+        ):
+            await opened.client.get_json(["runs"])
+
+
+async def test_no_answer_ever():
+    error, _, _ = await error_from(b"", timeout_seconds=0.1)
+    assert type(error) is SourceUnavailable
+    assert "no answer in time" in str(error)
+
+
+async def test_trouble_that_passes_is_not_seen():
+    answers = [reply(503, retry_after="3"), reply(200, "<html>"), reply(200, '{"a": 1}')]
+    async with serving(lambda request: answers.pop(0)) as server, door(server.url) as opened:
+        assert await opened.client.get_json(["runs"]) == {"a": 1}
+        assert opened.slept[0] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "requests"),
+    [
+        (204, SourceUnavailable, ATTEMPTS),
+        (206, SourceUnavailable, ATTEMPTS),
+        (400, RunUnreadable, 1),
+        (401, SourceRefused, 1),
+        (403, SourceRefused, 1),
+        (404, RunGone, 1),
+        (405, RunUnreadable, 1),
+        (408, SourceUnavailable, ATTEMPTS),
+        (410, RunUnreadable, 1),
+        (422, RunUnreadable, 1),
+        (425, SourceUnavailable, ATTEMPTS),
+        (429, SourceUnavailable, ATTEMPTS),
+        (500, SourceUnavailable, ATTEMPTS),
+        (502, SourceUnavailable, ATTEMPTS),
+        (503, SourceUnavailable, ATTEMPTS),
+        (504, SourceUnavailable, ATTEMPTS),
+    ],
+)
+async def test_statuses(status: int, kind: type[RunspanError], requests: int):
+    body = b"" if status == 204 else json.dumps({"error": BODY_CANARY}).encode()
+    error, server, _ = await error_from(reply(status, body))
+    assert type(error) is kind
+    assert f"source acme: GET {server.url}/runs/r1 answered {status}" in str(error)
+    assert len(server.requests) == requests
+    if isinstance(error, RunUnreadable):
+        assert error.retryable
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(reply(status, BODY_CANARY) for status in (200, 302, 400, 401, 404, 429, 500)),
+        reply(200, f'{{"{BODY_CANARY}": 1', content_length=500, connection="close"),
+        reply(200, f'["{BODY_CANARY}"]' + "x" * 2000),
+        f"HTTP/1.1 {BODY_CANARY}\r\n\r\n".encode(),
+        b"",
+    ],
+)
+async def test_no_error_tells_a_key_a_parameter_or_a_body(answer: bytes):
+    error, server, _ = await error_from(answer, max_body_bytes=1000, timeout_seconds=0.2)
+    assert QUERY_CANARY in server.requests[0].target
+    told = str(error) + "".join(traceback.format_exception(error))
+    assert not [canary for canary in (KEY, BODY_CANARY, QUERY_CANARY) if canary in told]
+    assert "\n" not in str(error)
+
+
+# Being told to wait
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": " 0.25 "}, 0.25),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
+        ({"retry-after": email.utils.formatdate(NOW + 90, usegmt=True)}, 90.0),
+        ({"retry-after": email.utils.formatdate(NOW - 90, usegmt=True)}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "1e9"}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"}, None),
+        ({"retry-after": "Mon, 99 Abc 2026 99:99:99 GMT"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_in_all_its_forms(headers: dict[str, str], seconds: float | None):
+    assert retry_after_seconds(headers, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "seconds"),
+    [
+        (200, {}, None),
+        (200, {"ratelimit-remaining": "1", "ratelimit-reset": "60"}, None),
+        (200, {"ratelimit-remaining": "0", "ratelimit-reset": "60"}, 60.0),
+        (200, {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "45s"}, 45.0),
+        (200, {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m30s"}, 90.0),
+        (200, {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "250ms"}, 0.25),
+        (200, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(NOW) + 30)}, 30.0),
+        (200, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "whenever"}, None),
+        (429, {"ratelimit-remaining": "0", "ratelimit-reset": "60", "retry-after": "7"}, 7.0),
+        (429, {"ratelimit-remaining": "0", "ratelimit-reset": "60"}, 60.0),
+        (429, {}, 5.0),
+        (429, {"retry-after": "999999999"}, 3600.0),
+        (200, {"ratelimit-remaining": "0", "ratelimit-reset": "999999"}, 3600.0),
+    ],
+)
+def test_the_platform_says_when_to_be_quiet(status: int, headers: dict[str, str], seconds: float | None):
+    assert pause_asked(Reply(status, headers, b""), NOW) == seconds
+
+
+async def test_a_used_up_window_pauses_everybody_who_shares_it():
+    spent = {"RateLimit-Remaining": "0", "RateLimit-Reset": "12"}
+    async with serving(always(reply(200, b"{}", **spent))) as server, door(server.url) as opened:
+        await opened.client.get_json(["runs"])
+        assert opened.budget.pauses == [pytest.approx(12, abs=0.01)]
+
+
+async def test_a_long_wait_is_left_to_the_caller_and_has_an_end():
+    error, server, opened = await error_from(reply(429, retry_after="999999999"))
+    assert isinstance(error, SourceUnavailable)
+    assert error.retry_after_seconds == 3600
+    assert opened.budget.pauses == [pytest.approx(3600, abs=0.01)]
+    assert len(server.requests) == 1
+    assert opened.slept == []

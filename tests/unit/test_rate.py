@@ -1,0 +1,128 @@
+"""Requests keep their distance, one after the other."""
+
+import asyncio
+import random
+from itertools import pairwise
+
+import pytest
+
+from runspan.rate import HEADROOM, Limiter, MemoryBudget
+
+SECOND = 1_000_000_000
+START = 1_780_000_000 * SECOND
+
+
+class Hands:
+    """A clock that goes on only when somebody sleeps by it."""
+
+    def __init__(self) -> None:
+        self.ns = START
+        self.slept: list[float] = []
+
+    def __call__(self) -> int:
+        return self.ns
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.ns += int(seconds * SECOND) + 1
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def hands() -> Hands:
+    return Hands()
+
+
+def limiter(hands: Hands, interval_ns: int = SECOND, budget: MemoryBudget | None = None, key: str = "k") -> Limiter:
+    return Limiter(budget or MemoryBudget(hands), key, interval_ns, now=hands, sleep=hands.sleep)
+
+
+async def grants(hands: Hands, one: Limiter, count: int) -> list[int]:
+    times: list[int] = []
+    for _ in range(count):
+        await one.acquire()
+        times.append(hands.ns)
+    return times
+
+
+@pytest.mark.parametrize("interval_ns", [20_000_000, 500_000_000, 5 * SECOND, 3600 * SECOND])
+async def test_grants_are_spaced_from_fifty_a_second_to_one_an_hour(hands: Hands, interval_ns: int):
+    times = await grants(hands, limiter(hands, interval_ns), 20)
+    assert times[0] == START
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert min(gaps) >= int(interval_ns * HEADROOM)
+    assert max(gaps) <= interval_ns * HEADROOM * 1.01
+
+
+async def test_idle_time_is_not_saved_up(hands: Hands):
+    one = limiter(hands)
+    await grants(hands, one, 1)
+    hands.ns += 3600 * SECOND
+    times = await grants(hands, one, 3)
+    assert times[1] - times[0] >= SECOND
+
+
+async def test_limiters_of_one_key_share_and_those_of_another_do_not(hands: Hands):
+    budget = MemoryBudget(hands)
+    await limiter(hands, budget=budget).acquire()
+    await limiter(hands, budget=budget, key="other").acquire()
+    assert hands.ns == START
+    await limiter(hands, budget=budget).acquire()
+    assert hands.ns - START >= SECOND
+
+
+async def test_waiters_are_served_in_the_order_they_came(hands: Hands):
+    one, served = limiter(hands), []
+
+    async def wait(number: int) -> None:
+        await one.acquire()
+        served.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(12):
+            group.create_task(wait(number))
+            await asyncio.sleep(0)
+    assert served == list(range(12))
+
+
+async def test_a_waiter_that_gives_up_stops_nobody(hands: Hands):
+    held = asyncio.Event()
+
+    async def hold(seconds: float) -> None:
+        await held.wait()
+        hands.ns += int(seconds * SECOND) + 1
+
+    budget = MemoryBudget(hands)
+    one = Limiter(budget, "k", SECOND, now=hands, sleep=hold)
+    await one.acquire()
+    waiting = [asyncio.create_task(one.acquire()) for _ in range(2)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    held.set()
+    await waiting[1]
+    assert waiting[0].cancelled()
+    assert SECOND <= hands.ns - START < 2 * SECOND
+
+
+async def test_a_pause_holds_everybody_and_a_shorter_one_does_not_end_it(hands: Hands):
+    budget = MemoryBudget(hands)
+    one = limiter(hands, budget=budget)
+    await one.pause(90)
+    await one.pause(5)
+    await limiter(hands, budget=budget).acquire()
+    assert hands.ns - START >= 90 * SECOND
+    # A clock set back must not park a waiter for all of it.
+    assert max(hands.slept) <= 60
+
+
+async def test_no_window_ever_holds_more_than_the_rate(hands: Hands):
+    """90/min, with users that come when they like."""
+    chance = random.Random(4)
+    one = limiter(hands, 60 * SECOND // 90)
+    times: list[int] = []
+    for _ in range(600):
+        hands.ns += int(chance.choice((0, 0, 0, 0.3, 5)) * SECOND)
+        await one.acquire()
+        times.append(hands.ns)
+    for first in times:
+        assert sum(first <= time < first + 60 * SECOND for time in times) <= 90

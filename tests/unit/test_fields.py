@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from runspan.sources.fields import MAX_PROBLEMS, SECOND_NS, Fields
+from runspan.sources.fields import MAX_PROBLEMS, SECOND_NS, Fields, canonical, in_order
 
 
 def fields(**document):
@@ -176,3 +176,19 @@ def test_a_list_that_is_none():
 
 def test_text_keeps_what_json_can_say():
     assert fields(t=json.loads('"\\u0000\\ud83d\\ude00"')).text("t") == "\0😀"
+
+
+def test_equals_stand_in_an_order_of_their_own():
+    def names(rows):
+        return [row.text("n") for row in in_order([Fields(row, []) for row in rows], lambda row: (row.integer("t"),))]
+
+    rows = [{"t": 2, "n": "c"}, {"t": 1, "n": "b"}, {"n": "a", "t": 1}]
+    assert names(rows) == names(rows[::-1]) == ["a", "b", "c"]
+
+
+def test_what_is_nested_too_deeply_has_no_canonical_text():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert canonical(deep) == ""
+    assert canonical({"b": 1, "a": [None]}) == '{"a": [null], "b": 1}'

@@ -20,7 +20,7 @@ import pytest
 
 from runspan.config import SourceConfig, bind
 from runspan.demo import samples
-from runspan.demo.faults import CutOff, Effect, Reply, Reset, html
+from runspan.demo.faults import CutOff, Effect, Reply, Reset, html, redirect
 from runspan.demo.platforms.flowyble import ListShape
 from runspan.demo.samples import casedev_run, elizaos_run, flowyble_run, runtype_execution
 from runspan.demo.simulator import Simulator
@@ -410,7 +410,6 @@ BAD_ANSWERS: dict[str, Effect] = {
     "half of it, and a lie about its length": CutOff(),
     "500": Reply(500, '{"error": "secret-in-a-body"}'),
     "429": Reply(429, "{}", {"retry-after": "1"}),
-    "a redirect": Reply(302, "", {"location": "https://elsewhere.example.test/"}),
     "a reset": Reset(),
 }
 
@@ -432,6 +431,20 @@ async def test_a_bad_answer_means_later_and_never_an_empty_list(bench: Bench, ef
             await ask()
         assert not isinstance(error.value, SourceRefused)
         assert "secret-in-a-body" not in str(error.value)
+
+
+@every_source
+async def test_a_redirect_carries_the_key_nowhere(bench: Bench) -> None:
+    run_id = bench.add("a", NOW_NS - HOUR_NS)
+    source = bench.open()
+    scope = (await source.scopes())[0]
+    elsewhere = next(name for name in bench.simulator.urls if name != bench.case.platform)
+    bench.simulator.fault(bench.case.platform, "", redirect(bench.simulator.urls[elsewhere], 307))
+    with pytest.raises(SourceUnavailable):
+        await source.page(scope, ALL_TIME, None)
+    with pytest.raises(SourceUnavailable):
+        await source.fetch(RunRef(source.platform, source.tenant, run_id, Locator(agent_id=AGENTS[0].agent_id)))
+    assert bench.simulator.asked(elsewhere) == []
 
 
 @every_source

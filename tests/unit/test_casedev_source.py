@@ -79,6 +79,17 @@ async def test_the_largest_page_is_asked_for_and_no_agent() -> None:
     assert client.asked == [(LIST, {"limit": 250})]
 
 
+async def test_a_list_without_an_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runspan.sources.casedev.MAX_PAGES", 5)
+    fresh = iter(range(100))
+    casedev, _ = source(lambda path, _: page_of(cursor=f"run_{next(fresh)}"))
+    page = await casedev.page(Scope(), Window(1), None)
+    while page.cursor is not None:
+        page = await casedev.page(Scope(), Window(1), page.cursor)
+    assert next(fresh) == 6
+    assert page.problems == ("nextCursor: leads nowhere new, so the list was read no further",)
+
+
 @pytest.mark.parametrize(
     ("changes", "terminal"),
     [
@@ -191,6 +202,18 @@ def test_what_a_timestamp_tells(step_time: Any, rows: Any, start: int | None, en
     step = tool_of(step_time, *rows)
     assert step.start_ns == (None if start is None else minutes(start))
     assert step.end_ns == (None if end is None else minutes(end))
+
+
+@pytest.mark.parametrize(("status", "description"), [("failed", "no; none"), ("cancelled", None), ("completed", None)])
+def test_issues_are_the_error_of_a_failed_run_alone(status: str, description: str | None) -> None:
+    result = {
+        "output": "secret",
+        "finalResponse": {"summary": "secret", "issues": ["no", "", "none"]},
+        "logs": "secret",
+    }
+    run = read_run(RunBody(RunRef("casedev", "t", "run_1"), {"detail": {"status": status, "result": result}}))
+    assert run.error_description == description
+    assert [step.content.text for step in run.steps if step.name == "issue"] == ["no", "none"]
 
 
 def test_ten_thousand_calls_are_paired_in_no_time() -> None:

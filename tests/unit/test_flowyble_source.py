@@ -150,6 +150,20 @@ async def test_an_empty_page_with_a_cursor_is_not_the_end() -> None:
     assert found(await sweep(flowyble)) == ["r1"]
 
 
+@pytest.mark.parametrize("pagination", ["page", "offset", "cursor"])
+async def test_a_list_without_an_end_is_left(pagination: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runspan.sources.runlist.MAX_PAGES", 5)
+    fresh = iter(range(1, 1000))
+    flowyble, client = listing(
+        lambda path, _: {"items": [row(1, id=f"r{next(fresh)}")], "nextCursor": f"c{next(fresh)}"},
+        pagination=pagination,
+        page_size=1,
+    )
+    pages = await sweep(flowyble)
+    assert len(client.asked) <= 6
+    assert pages[-1].problems == ("items: the pages repeat themselves or do not end, so the list was read no further",)
+
+
 async def test_reading_stops_behind_the_window_where_the_newest_come_first() -> None:
     rows = {1: [row(9), row(8)], 2: [row(5), row(4)], 3: [row(3)]}
     window = Window(EIGHT_NS + 6 * 60 * SECOND_NS)

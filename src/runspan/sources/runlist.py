@@ -111,7 +111,9 @@ def onward(
         return None
     following = _by_number(config, cursor, rows) if token is None else _by_token(cursor, token)
     if following is None:
-        answer.problems.append(f"{answer.key}: the pages repeat themselves, so the list was read no further")
+        answer.problems.append(
+            f"{answer.key}: the pages repeat themselves or do not end, so the list was read no further"
+        )
     return following
 
 

@@ -214,6 +214,14 @@ class TestHolding:
         assert bench.delivery.healthy
         assert bench.delivery.retry_at_ns == 0
 
+    async def test_a_wait_that_is_over_lies_behind_every_clock_that_is_read_now(self):
+        bench = Bench(always(AnswerKind.RETRY))
+        await bench.deliver("a")
+        assert bench.delivery.retry_at_ns == WALL_NS + 1001 * SECOND_NS
+        bench.seconds += 1
+        assert not bench.delivery.healthy
+        assert bench.delivery.retry_at_ns == 0
+
     async def test_wait_doubles_up_to_a_minute_and_starts_over_after_success(self):
         bench = Bench(always(AnswerKind.RETRY))
         waits = []

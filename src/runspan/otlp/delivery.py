@@ -92,8 +92,9 @@ class Delivery:
 
     @property
     def retry_at_ns(self) -> int:
-        """When an unhealthy destination may be tried again, with one trace; wall clock. 0 when it is healthy."""
-        return 0 if self.healthy else self._now_ns() + self._held_ns()
+        """When an unhealthy destination may be tried again, with one trace; wall clock. 0 when it may be tried now."""
+        held_ns = self._held_ns()
+        return self._now_ns() + held_ns if held_ns else 0
 
     async def deliver(self, traces: Sequence[EncodedTrace]) -> list[Outcome]:
         """What became of each trace, in order. Before `retry_at_ns` nothing is sent and all stay due.

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from runspan.errors import SourceUnavailable
+from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
 from runspan.model import Locator, RunBody, RunRef, Step, StepKind
 from runspan.sources.base import Listed, Page, Scope, Window
 from runspan.sources.casedev import CaseDev, CaseDevConfig, read_run
@@ -121,13 +121,26 @@ async def test_open_runs_are_those_queued_or_running_on_all_pages() -> None:
     assert len(client.asked) == 3
 
 
-async def test_open_runs_are_not_told_from_half_an_answer() -> None:
+@pytest.mark.parametrize("error", [SourceUnavailable("later"), RunGone("404"), RunUnreadable("400")])
+async def test_open_runs_are_not_told_from_half_an_answer(error: Exception) -> None:
     def answer(path: str, params: dict[str, Any]) -> Any:
-        return page_of(row(1)) if params["status"] == "running" else SourceUnavailable("later")
+        return error if "cursor" in params else page_of(row(1), cursor="run_1")
 
     casedev, _ = source(answer)
     with pytest.raises(SourceUnavailable):
         await casedev.open_run_ids()
+
+
+async def test_a_run_that_starts_while_open_runs_are_asked_for_is_open() -> None:
+    status = {"run_1": "queued"}
+
+    def answer(path: str, params: dict[str, Any]) -> Any:
+        listed = [row(1)] if status["run_1"] == params["status"] else []
+        status["run_1"] = "running"
+        return page_of(*listed)
+
+    casedev, _ = source(answer)
+    assert await casedev.open_run_ids() == {"run_1"}
 
 
 async def test_names_come_from_the_agents_list_which_is_read_once() -> None:

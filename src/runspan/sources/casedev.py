@@ -46,7 +46,8 @@ MAX_PAGES = 100_000
 """No list is longer; one that never ends is."""
 EVER = Window(0)
 LAST = 2**63
-OPEN_STATUSES = ("running", "queued")
+OPEN_STATUSES = ("queued", "running")
+"""In the order in which a run passes them: one that moves on between two questions is in both answers, not in none."""
 STATUSES = {
     "completed": RunStatus.SUCCESS,
     "failed": RunStatus.FAILED,
@@ -103,12 +104,15 @@ class CaseDev(Source):
         return Page(tuple(named), onward.state if onward else None, tuple(answer.problems))
 
     async def open_run_ids(self) -> frozenset[str]:
-        """The ids of all runs that are queued or running now."""
+        """The ids of all runs that are queued or running now. Raises SourceUnavailable."""
         run_ids: set[str] = set()
         for status in OPEN_STATUSES:
             walk: Walk | None = Walk()
             while walk is not None:
-                answer, rows = await self._ask_list(walk, status)
+                try:
+                    answer, rows = await self._ask_list(walk, status)
+                except (RunGone, RunUnreadable) as error:
+                    raise SourceUnavailable(f"{error}: which runs are open is not known; asking again later") from None
                 run_ids.update(row.run_id for row in rows)
                 walk = walk_on(walk, answer, rows, EVER)
         return frozenset(run_ids)

@@ -1,0 +1,437 @@
+"""How lists become rows: over real HTTP, into a ledger on disk."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from runspan.demo.faults import html
+from runspan.demo.samples import casedev_run, elizaos_run, runtype_execution
+from runspan.demo.world import WorldAgent
+from runspan.errors import LedgerUnusable, SourceRefused, SourceUnavailable
+from runspan.ledger import Ledger, RowState
+from runspan.pipeline.assembly import Pipeline
+from runspan.pipeline.discovery import Discovery
+from tests.ledgers import SECOND, START_NS, Clock
+from tests.pipelines import HOUR, Bench, position_ns, row_of, states
+
+MINUTE = 60 * SECOND
+ADA = WorldAgent(agent_id="0b9d4c52-7a18-4f3e-9c06-1d2e3f4a5b6c", name="Ada")
+BO = WorldAgent(agent_id="c7e1f0a3-2b64-4d59-8e17-6f5a4b3c2d1e", name="Bo")
+RUN = {"casedev": casedev_run, "runtype": runtype_execution, "elizaos": elizaos_run}
+SCOPED = ["runtype", "elizaos"]
+SCOPE = {"casedev": "", "runtype": ADA.agent_id, "elizaos": ADA.agent_id}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def bench(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr("runspan.http.ATTEMPTS", 1)
+    monkeypatch.setattr("runspan.sources.casedev.PAGE_SIZE", 3)
+    monkeypatch.setattr("runspan.sources.runtype.PAGE_LIMIT", 3)
+    bench = Bench(tmp_path / "ledger.db", clock)
+    for platform in RUN:
+        bench.world.add_agent(platform, ADA)
+    async with bench.simulator:
+        yield bench
+
+
+def discovery(line_up: Pipeline) -> Discovery:
+    [line] = line_up.lines
+    return Discovery(line, line_up.ledger, line_up.now)
+
+
+def at(line_up: Pipeline, scope: str = "") -> int | None:
+    return position_ns(line_up.ledger, line_up.lines[0].account, scope)
+
+
+def runs(platform: str, ages_seconds: list[float], *, agent: WorldAgent = ADA, key: str = "run", **settings: Any):
+    """One run each, created so many seconds ago and over after one."""
+    short: dict[str, Any] = {"seconds": 1.0, "agent": agent} | settings
+    for age in ages_seconds:
+        yield RUN[platform](f"{key} {age}", created_at_ns=START_NS - int(age * SECOND), **short)
+
+
+class TestPositions:
+    async def test_a_sweep_that_breaks_off_moves_nothing_and_goes_on_at_its_cursor(self, bench: Bench):
+        ids = bench.add(runs("casedev", [60 * n for n in range(1, 11)]))
+        fault = bench.simulator.fault("casedev", f"cursor={ids[5]}", html())
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            start_ns = START_NS - 24 * HOUR
+            with pytest.raises(SourceUnavailable):
+                await discovery(line_up).poll()
+            assert at(line_up) == start_ns
+            assert set(states(line_up.ledger)) == set(ids[:6])
+
+        bench.simulator.faults.remove(fault)
+        bench.simulator.requests.clear()
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            found = await discovery(line_up).poll()
+            assert (found.listed, found.new) == (4, 4)
+            assert [request.query.get("cursor") for request in bench.simulator.asked("casedev", "/run")] == [
+                ids[5],
+                ids[8],
+            ]
+            assert set(states(line_up.ledger)) == set(ids)
+            assert at(line_up) == START_NS - 60 * SECOND
+
+    async def test_a_page_and_its_cursor_are_kept_together_or_not_at_all(self, bench: Bench):
+        """What dies between the rows of a page and its cursor must leave neither."""
+        ids = bench.add(runs("casedev", [60 * n for n in range(1, 7)]))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            with closing(sqlite3.connect(bench.path)) as other, other:
+                other.execute(
+                    "CREATE TRIGGER dies BEFORE UPDATE ON sweeps WHEN NEW.finished_ns IS NOT NULL"
+                    " BEGIN SELECT RAISE(ABORT, 'it died'); END"
+                )
+            with pytest.raises(LedgerUnusable, match="it died"):
+                await discovery(line_up).poll()
+            assert set(states(line_up.ledger)) == set(ids[:3])
+            assert at(line_up) == START_NS - 24 * HOUR
+            with closing(sqlite3.connect(bench.path)) as other, other:
+                other.execute("DROP TRIGGER dies")
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await discovery(line_up).poll()
+            assert set(states(line_up.ledger)) == set(ids)
+
+    @pytest.mark.parametrize("platform", RUN)
+    async def test_each_poll_reads_back_over_the_overlap_and_each_slow_sweep_over_the_lookback(
+        self, bench: Bench, clock: Clock, platform: str
+    ):
+        bench.add(runs(platform, [1]))
+        settings = {"overlap": "10m", "lookback": "2h", "start": "24h"}
+        async with bench.pipeline(bench.source(platform, **settings)) as line_up:
+            await discovery(line_up).poll()
+            late = {}
+            for name, age_seconds in (("overlap", 500), ("lookback", 7000), ("neither", 7300)):
+                [late[name]] = bench.add(runs(platform, [age_seconds], key=name, visible_at_ns=clock.ns + SECOND))
+            clock.advance(10)
+            await discovery(line_up).poll()
+            assert late["overlap"] in states(line_up.ledger)
+            assert late["lookback"] not in states(line_up.ledger)
+            await discovery(line_up).look_back()
+            assert late["lookback"] in states(line_up.ledger)
+            assert late["neither"] not in states(line_up.ledger)
+
+    @pytest.mark.parametrize("platform", RUN)
+    async def test_equal_instants_over_the_edge_of_a_page_lose_none(self, bench: Bench, clock: Clock, platform: str):
+        made = RUN[platform]
+        ids = bench.add(made(f"twin {n}", created_at_ns=START_NS - MINUTE, agent=ADA, seconds=1.0) for n in range(8))
+        late = made("late", created_at_ns=START_NS - MINUTE, agent=ADA, seconds=1.0, visible_at_ns=START_NS + 1)
+        ids += bench.add([late])
+        async with bench.pipeline(bench.source(platform, overlap="0s")) as line_up:
+            await discovery(line_up).poll()
+            assert set(states(line_up.ledger)) == set(ids[:8])
+            clock.advance(1)
+            # Not a moment of overlap: the position itself is read again.
+            await discovery(line_up).poll()
+            assert set(states(line_up.ledger)) == set(ids)
+
+    @pytest.mark.parametrize("platform", RUN)
+    async def test_a_run_dated_into_the_future_does_not_carry_the_position_away(
+        self, bench: Bench, clock: Clock, platform: str
+    ):
+        bench.add(runs(platform, [3600], key="sane"))
+        bench.add(runs(platform, [-86400 * 300], key="mad"))
+        async with bench.pipeline(bench.source(platform)) as line_up:
+            for _ in range(2):
+                await discovery(line_up).poll()
+            reached_ns = at(line_up, SCOPE[platform])
+            assert reached_ns is not None
+            assert START_NS - HOUR <= reached_ns <= START_NS - HOUR + 3 * SECOND
+            # Behind our clock, as late as the last sane run: still found.
+            [late] = bench.add(runs(platform, [3500], key="late"))
+            await discovery(line_up).poll()
+            assert late in states(line_up.ledger)
+
+    @pytest.mark.parametrize("platform", RUN)
+    @pytest.mark.parametrize(
+        ("start", "reach_seconds"),
+        [("now", 0), ("2h", 7200), ("2026-05-28T18:26:40Z", 7200)],
+        ids=["now", "duration", "timestamp"],
+    )
+    async def test_nothing_before_the_start_is_ever_read(
+        self, bench: Bench, clock: Clock, platform: str, start: str, reach_seconds: int
+    ):
+        assert START_NS == 1_780_000_000 * SECOND  # 2026-05-28T20:26:40Z
+        bench.add(runs(platform, [reach_seconds + 3, reach_seconds + 300, reach_seconds + 80_000], key="before"))
+        wanted = bench.add(runs(platform, [reach_seconds - 1, reach_seconds - 3], key="after"))
+        async with bench.pipeline(bench.source(platform, start=start)) as line_up:
+            for _ in range(2):
+                await discovery(line_up).poll()
+                await discovery(line_up).look_back()
+                clock.advance(HOUR / SECOND)
+        # The start is that of the first start, not of each.
+        async with bench.pipeline(bench.source(platform, start="7d")) as line_up:
+            await discovery(line_up).poll()
+            await discovery(line_up).look_back()
+            assert set(states(line_up.ledger)) == set(wanted)
+
+    async def test_the_last_agent_starts_when_the_first_one_does(
+        self, bench: Bench, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Under a small rate its turn comes minutes later; what it ran meanwhile must not be lost."""
+        bench.world.add_agent("runtype", BO)
+        [meanwhile] = bench.add(runs("runtype", [-60], agent=BO))
+        async with bench.pipeline(bench.source("runtype", start="now")) as line_up:
+            source = line_up.lines[0].source
+            page = source.page
+
+            async def slowly(*args: Any) -> Any:
+                clock.advance(600)
+                return await page(*args)
+
+            monkeypatch.setattr(source, "page", slowly)
+            await discovery(line_up).poll()
+            assert meanwhile in states(line_up.ledger)
+
+
+class TestAgents:
+    @pytest.mark.parametrize("platform", SCOPED)
+    async def test_a_new_agent_is_read_from_the_last_listing_that_did_not_have_it(
+        self, bench: Bench, clock: Clock, platform: str
+    ):
+        async with bench.pipeline(bench.source(platform, overlap="1m")) as line_up:
+            await discovery(line_up).poll()
+            clock.advance(300)
+            bench.world.add_agent(platform, BO)
+            # 5 s before the listing: the platform's clock may be behind ours.
+            young = bench.add(runs(platform, [5, -10, -290], agent=BO))
+            bench.add(runs(platform, [7200], agent=BO, key="cannot be its own"))
+            await discovery(line_up).poll()
+            assert set(states(line_up.ledger)) == set(young)
+
+    @pytest.mark.parametrize("platform", SCOPED)
+    async def test_an_agent_that_vanishes_keeps_its_position_and_stops_nobody(
+        self, bench: Bench, clock: Clock, platform: str
+    ):
+        bench.world.add_agent(platform, BO)
+        bench.add(runs(platform, [60], agent=BO, key="first"))
+        async with bench.pipeline(bench.source(platform)) as line_up:
+            await discovery(line_up).poll()
+            stood_ns = at(line_up, BO.agent_id)
+            bench.world.remove_agent(platform, BO.agent_id)
+            clock.advance(7200)
+            others = bench.add(runs(platform, [-7000], key="other"))
+            await discovery(line_up).poll()
+            assert set(others) <= set(states(line_up.ledger))
+            assert at(line_up, BO.agent_id) == stood_ns
+            unseen = bench.add(runs(platform, [-3600], agent=BO, key="unseen"))
+            bench.world.add_agent(platform, BO)
+            await discovery(line_up).poll()
+            assert set(unseen) <= set(states(line_up.ledger))
+
+    async def test_an_agent_that_does_not_run_is_no_trouble_of_the_source(self, bench: Bench):
+        bench.world.add_agent("elizaos", WorldAgent(agent_id=BO.agent_id, name="Bo", active=False))
+        async with bench.pipeline(bench.source("elizaos", agents=["Bo"])) as line_up:
+            found = await discovery(line_up).poll()
+            assert len(found.failures) == 1
+            assert line_up.lines[0].health.failures == 0
+
+    @pytest.mark.parametrize("platform", SCOPED)
+    @pytest.mark.parametrize("status", [400, 403, 500])
+    async def test_an_agent_that_fails_hides_no_other_and_is_complained_of_once(
+        self, bench: Bench, platform: str, status: int
+    ):
+        bench.world.add_agent(platform, BO)
+        hidden = bench.add(runs(platform, [60], agent=ADA))
+        others = bench.add(runs(platform, [90], agent=BO))
+        quirks = bench.simulator.platforms[platform].quirks
+        quirks.failing_agents[ADA.agent_id] = status
+        async with bench.pipeline(bench.source(platform)) as line_up:
+            looking = discovery(line_up)
+            with capture_logs() as logs:
+                for _ in range(3):
+                    found = await looking.poll()
+                    assert len(found.failures) == 1
+            assert set(states(line_up.ledger)) == set(others)
+            assert [log["scope"] for log in logs if log["action"].startswith("scope_")] == [ADA.agent_id]
+            assert at(line_up, ADA.agent_id) == START_NS - 24 * HOUR
+
+            quirks.failing_agents.clear()
+            await looking.poll()
+            assert set(states(line_up.ledger)) == {*hidden, *others}
+            quirks.failing_agents[ADA.agent_id] = status
+            with capture_logs() as logs:
+                await looking.poll()
+            assert [log["scope"] for log in logs if log["action"].startswith("scope_")] == [ADA.agent_id]
+
+    @pytest.mark.parametrize("status", [400, 403, 500])
+    async def test_a_source_none_of_whose_lists_can_be_read_is_unavailable(self, bench: Bench, status: int):
+        bench.world.add_agent("runtype", BO)
+        bench.simulator.platforms["runtype"].quirks.failing_agents.update({ADA.agent_id: status, BO.agent_id: status})
+        async with bench.pipeline(bench.source("runtype")) as line_up:
+            with pytest.raises(SourceUnavailable):
+                await discovery(line_up).poll()
+            assert line_up.lines[0].health.last_success_ns is None
+
+    async def test_a_list_of_agents_that_is_not_there_is_a_source_that_is_unavailable(self, bench: Bench):
+        source = bench.source("runtype", base_url=bench.simulator.urls["runtype"] + "/wrong")
+        async with bench.pipeline(source) as line_up:
+            with pytest.raises(SourceUnavailable, match="base_url"):
+                await discovery(line_up).poll()
+
+    async def test_a_wrong_key_is_said_as_such(self, bench: Bench):
+        bench.simulator.platforms["casedev"].key = "another"
+        async with bench.pipeline(bench.source("casedev") | {"api_key": "env:HOME"}) as line_up:
+            with pytest.raises(SourceRefused):
+                await discovery(line_up).poll()
+
+    async def test_a_hole_in_the_reading_of_one_list_costs_that_list(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ):
+        bench.world.add_agent("runtype", BO)
+        others = bench.add(runs("runtype", [60], agent=BO))
+        async with bench.pipeline(bench.source("runtype")) as line_up:
+            source = line_up.lines[0].source
+            page = source.page
+
+            async def breaks(scope: Any, *args: Any) -> Any:
+                return {}["x"] if scope.key == ADA.agent_id else await page(scope, *args)
+
+            monkeypatch.setattr(source, "page", breaks)
+            found = await discovery(line_up).poll()
+            assert set(states(line_up.ledger)) == set(others)
+            assert "KeyError at breaks" in found.failures[0]
+
+
+class TestCursors:
+    @pytest.mark.parametrize("platform", ["casedev", "runtype"])
+    @pytest.mark.parametrize("status", [400, 404, 410])
+    async def test_a_cursor_that_has_expired_starts_the_pass_over_once(self, bench: Bench, platform: str, status: int):
+        ids = bench.add(runs(platform, [60 * n for n in range(1, 8)]))
+        quirks = bench.simulator.platforms[platform].quirks
+        quirks.expired_status, quirks.expired_cursors = status, 1
+        async with bench.pipeline(bench.source(platform)) as line_up:
+            found = await discovery(line_up).poll()
+            assert found.failures == []
+            assert set(states(line_up.ledger)) == set(ids)
+            assert at(line_up, SCOPE[platform]) == START_NS - MINUTE
+
+    async def test_cursors_that_always_expire_end_the_pass_and_not_the_program(self, bench: Bench):
+        ids = bench.add(runs("casedev", [60 * n for n in range(1, 8)]))
+        quirks = bench.simulator.platforms["casedev"].quirks
+        quirks.expired_cursors = 1000
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            with pytest.raises(SourceUnavailable):
+                await discovery(line_up).poll()
+            assert len(bench.simulator.asked("casedev", "/run")) <= 4
+            assert at(line_up) == START_NS - 24 * HOUR
+            quirks.expired_cursors = 0
+            await discovery(line_up).poll()
+            assert set(states(line_up.ledger)) == set(ids)
+
+    async def test_a_run_deleted_while_its_id_is_the_cursor(self, bench: Bench):
+        ids = bench.add(runs("casedev", [60 * n for n in range(1, 8)]))
+        fault = bench.simulator.fault("casedev", f"cursor={ids[2]}", html())
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            with pytest.raises(SourceUnavailable):
+                await discovery(line_up).poll()
+            bench.simulator.faults.remove(fault)
+            bench.world.remove("casedev", ids[2])
+            await discovery(line_up).poll()
+            assert set(states(line_up.ledger)) == set(ids)
+
+    @pytest.mark.parametrize("platform", RUN)
+    async def test_pages_in_disorder_repeated_and_empty(self, bench: Bench, platform: str):
+        ids = bench.add(runs(platform, [60 * n for n in range(1, 12)]))
+        quirks = bench.simulator.platforms[platform].quirks
+        quirks.shuffled_pages, quirks.duplicated_rows, quirks.empty_pages = True, 1, True
+        quirks.repeated_cursors = 2
+        async with bench.pipeline(bench.source(platform)) as line_up:
+            for _ in range(2):
+                await discovery(line_up).poll()
+            assert set(states(line_up.ledger)) == set(ids)
+
+
+class TestRows:
+    async def test_runs_of_agents_that_are_not_wanted_are_rows_with_that_reason(self, bench: Bench):
+        [wanted] = bench.add(runs("casedev", [60], agent=ADA))
+        [excluded] = bench.add(runs("casedev", [90], agent=BO))
+        async with bench.pipeline(bench.source("casedev", exclude_agents=[BO.agent_id])) as line_up:
+            await discovery(line_up).poll()
+            assert states(line_up.ledger) == {wanted: RowState.DUE, excluded: RowState.SKIPPED}
+            assert row_of(line_up.ledger, excluded).reason == "agent"
+        # Wanted after all: the next pass takes it up.
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await discovery(line_up).poll()
+            assert states(line_up.ledger) == {wanted: RowState.DUE, excluded: RowState.DUE}
+
+    async def test_lists_of_agents_that_are_not_wanted_are_not_read(self, bench: Bench):
+        bench.world.add_agent("runtype", BO)
+        [wanted] = bench.add(runs("runtype", [60], agent=ADA))
+        bench.add(runs("runtype", [90], agent=BO))
+        async with bench.pipeline(bench.source("runtype", exclude_agents=[BO.agent_id])) as line_up:
+            await discovery(line_up).poll()
+            assert set(states(line_up.ledger)) == {wanted}
+            assert bench.simulator.asked("runtype", BO.agent_id) == []
+
+    async def test_runs_that_came_into_runtype_from_outside_are_skipped(self, bench: Bench):
+        [inside] = bench.add(runs("runtype", [60]))
+        [outside] = bench.add(runs("runtype", [90], external=True, key="import"))
+        async with bench.pipeline(bench.source("runtype")) as line_up:
+            await discovery(line_up).poll()
+            assert states(line_up.ledger) == {inside: RowState.DUE, outside: RowState.SKIPPED}
+            assert row_of(line_up.ledger, outside).reason == "external"
+
+    async def test_runs_settle_before_they_are_due(self, bench: Bench):
+        [fresh] = bench.add(runs("casedev", [3]))
+        [old] = bench.add(runs("casedev", [3600]))
+        async with bench.pipeline(bench.source("casedev", settle="30s")) as line_up:
+            await discovery(line_up).poll()
+            assert row_of(line_up.ledger, fresh).due_ns == START_NS + 30 * SECOND
+            assert row_of(line_up.ledger, old).due_ns == START_NS
+
+    async def test_an_open_run_of_casedev_is_due_as_soon_as_it_has_left_both_open_lists(
+        self, bench: Bench, clock: Clock
+    ):
+        [ends] = bench.add(runs("casedev", [200], seconds=230.0))
+        [goes_on] = bench.add(runs("casedev", [210], seconds=None))
+        [queued] = bench.add(runs("casedev", [220], queue_seconds=5000.0))
+        bench.add(runs("casedev", [5]))
+        async with bench.pipeline(bench.source("casedev", poll_every="30s", overlap="1m")) as line_up:
+            looking = discovery(line_up)
+            await looking.poll()
+            assert row_of(line_up.ledger, ends).state is RowState.OPEN
+            clock.advance(60)
+            await looking.poll()
+            due = {row.ref.run_id: row.due_ns for row in line_up.ledger.runs()}
+            assert due[ends] == clock.ns
+            assert due[goes_on] == due[queued] == clock.ns + 30 * SECOND
+
+    async def test_the_open_lists_are_not_read_where_nothing_is_open(self, bench: Bench):
+        bench.add(runs("casedev", [60]))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await discovery(line_up).poll()
+            assert not [request for request in bench.simulator.asked("casedev") if "status" in request.query]
+
+    async def test_a_run_that_ends_long_after_younger_ones_is_still_asked_for(self, bench: Bench, clock: Clock):
+        """Positions move past open runs; their rows wait for them."""
+        [slow] = bench.add(runs("runtype", [3600], seconds=7200.0))
+        bench.add(runs("runtype", [60], key="younger"))
+        async with bench.pipeline(bench.source("runtype", overlap="1m")) as line_up:
+            await discovery(line_up).poll()
+            assert at(line_up, ADA.agent_id) == START_NS - 60 * SECOND
+            clock.advance(4 * 3600)
+            await discovery(line_up).poll()
+            row = row_of(line_up.ledger, slow)
+            assert row.state is RowState.OPEN
+            assert row.due_ns is not None
+            assert row.due_ns < clock.ns
+
+
+async def test_what_is_listed_is_rows_before_anything_else_is_done(bench: Bench):
+    """The ledger on disk has them, not only this process."""
+    ids = bench.add(runs("casedev", [60, 90]))
+    async with bench.pipeline(bench.source("casedev")) as line_up:
+        await discovery(line_up).poll()
+        with Ledger.open(line_up.config.ledger.url, read_only=True) as other:
+            assert set(states(other)) == set(ids)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from runspan.cli import EXIT_INCOMPLETE
+from runspan.cli import EXIT_INCOMPLETE, screen
 from runspan.cli.options import ConfigFile, Since, Until, instant_ns, load_config
 from runspan.config import Config
 from runspan.errors import ConfigError
@@ -68,7 +68,7 @@ def backfill(
     except KeyboardInterrupt:
         typer.echo("stopped; start the same command again to go on", err=True)
         raise typer.Exit(130) from None
-    Console().print(table(report, dry_run=dry_run))
+    screen.output().print(table(report, dry_run=dry_run))
     if not report.complete:
         raise typer.Exit(EXIT_INCOMPLETE)
 
@@ -91,7 +91,9 @@ async def _backfill(config: Config, name: str, request: Request, *, dry_run: boo
         ) as assembled:
             with progress() as report_progress:
                 job = Backfill(assembled, assembled.lines[0], request, known_in=known_in, on_progress=report_progress)
-                return await job.run()
+                report = await job.run()
+                report_progress(report.listed - report.known, report.listed - report.known)
+                return report
 
 
 def read_ids(file: Path) -> tuple[tuple[str, Locator], ...]:
@@ -105,7 +107,10 @@ def read_ids(file: Path) -> tuple[tuple[str, Locator], ...]:
     found: dict[str, Locator] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
-            run_id, locator = _id_of(line.strip(), f"--ids-file {file} line {number}")
+            where = f"--ids-file {file} line {number}"
+            run_id, locator = _id_of(line.strip(), where)
+            if not all(text.isprintable() for text in (run_id, locator.agent_id, locator.room) if text):
+                raise ConfigError(f"{where}: holds control characters or broken ones, which no id can have")
             found[run_id] = locator
     if not found:
         raise ConfigError(f"--ids-file {file} holds no run id")
@@ -117,7 +122,7 @@ def _id_of(line: str, where: str) -> tuple[str, Locator]:
         return line, Locator()
     try:
         entry: dict[str, Any] = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(f"{where}: not JSON; write a bare id, or an object with id, agent and room") from None
     known = {name: entry.pop(name, None) for name in ("id", "agent", "room")}
     if entry or not known["id"] or not all(value is None or isinstance(value, str) for value in known.values()):

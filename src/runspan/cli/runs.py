@@ -6,14 +6,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from runspan.cli import screen
 from runspan.cli.options import ConfigFile, Since, Until, instant_ns, load_config
 from runspan.ledger import Ledger, RowState, RunRow
 
-PIPE_COLUMNS = 240
-"""Nobody wants a folded id in a pipe."""
 STYLES = {RowState.EXPORTED: "green", RowState.QUARANTINED: "red", RowState.GONE: "yellow", RowState.EXPIRED: "yellow"}
 
 
@@ -47,9 +46,7 @@ def runs(
         for row in rows:
             typer.echo(json.dumps(_document(row)))
         return
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_COLUMNS)
+    console = screen.output()
     console.print(_table(rows))
     totals: dict[RowState, int] = {}
     for count in counts:
@@ -69,7 +66,7 @@ def _table(rows: list[RunRow]) -> Table:
             row.ref.run_id,
             row.source,
             agent,
-            f"[{STYLES.get(row.state, 'default')}]{state}[/]",
+            Text(state, style=STYLES.get(row.state, "default")),
             (summary.error_type or summary.status) if summary else (row.raw_status or ""),
             _time(summary.started_ns if summary else row.ref.locator.created_ns),
             row.reason or (summary.trace_id if summary else "") or "",

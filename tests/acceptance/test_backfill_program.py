@@ -64,13 +64,10 @@ def details(simulator: Simulator) -> int:
     return len(simulator.asked("casedev", "/details"))
 
 
-@pytest.mark.parametrize("pause_seconds", [0.0, 0.02])
-def test_killed_at_40_percent_and_started_again(
-    simulator: Simulator, store: OtlpStore, tmp_path: Path, pause_seconds: float
-) -> None:
+def test_killed_at_40_percent_and_started_again(simulator: Simulator, store: OtlpStore, tmp_path: Path) -> None:
     runs = ended_runs(simulator, RUNS)
     program = Program.between(simulator, store, tmp_path)
-    simulator.fault("casedev", "/details", Delay(pause_seconds))
+    simulator.fault("casedev", "/details", Delay(0.02))
     with program.start("backfill", *SINCE) as first:
         wait_until(lambda: answered(simulator, "casedev", "/details") >= RUNS * 0.4, "40 % of the details")
         first.kill()
@@ -297,25 +294,12 @@ def test_ids_come_bare_and_as_json_from_standard_input(simulator: Simulator, sto
     assert set(exactly_once(store)) == ids([*flow, *talk, execution])
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("run_1\n{'id': 2}\n", "line 2: not JSON; write a bare id, or an object with id, agent and room"),
-        ('{"run": "r"}', "line 1: write a bare id, or an object with id, agent and room, all of them texts"),
-        ('{"id": 7}', "line 1: write a bare id, or an object with id, agent and room, all of them texts"),
-        ('{"id": "\\ud800"}', "line 1: holds control characters or broken ones, which no id can have"),
-        ('{"id": "a", "room": "\\u0000"}', "line 1: holds control characters or broken ones, which no id can have"),
-        ('{"id": ' + "[" * 100_000, "line 1: not JSON; write a bare id, or an object with id, agent and room"),
-        ("\n \n", "holds no run id"),
-    ],
-    ids=["single quotes", "no id", "number", "surrogate", "NUL", "deep", "empty"],
-)
-def test_wrong_ids_end_with_2_and_the_line(
-    text: str, complaint: str, simulator: Simulator, store: OtlpStore, tmp_path: Path
-) -> None:
+def test_a_wrong_id_ends_with_2_and_its_line(simulator: Simulator, store: OtlpStore, tmp_path: Path) -> None:
     program = Program.between(simulator, store, tmp_path)
+    text = '{"id": "run_1"}\n{"id": ' + "[" * 100_000
     ended = program.run("backfill", "--source", "casedev", "--ids-file", "-", stdin=text)
-    assert (ended.returncode, ended.stderr, ended.stdout) == (2, f"--ids-file - {complaint}\n", "")
+    complaint = "--ids-file - line 2: not JSON; write a bare id, or an object with id, agent and room\n"
+    assert (ended.returncode, ended.stderr, ended.stdout) == (2, complaint, "")
     assert not program.ledger.exists()
     assert simulator.requests == []
 
@@ -358,10 +342,8 @@ def test_show_runs_retry_and_id_agree(simulator: Simulator, store: OtlpStore, tm
     assert runs[0].run_id not in listed.stdout
     assert "in all: " in listed.stdout
 
-    for arguments, number in [(("--source", "runtype"), 0), (("no_such_run",), 0), ((runs[1].run_id,), 1)]:
-        retried = program.run("retry", *arguments)
-        assert retried.stdout == f"{number} quarantined runs are due again\n"
-    assert program.rows()[runs[1].run_id]["state"] == "due"
+    for chosen, number in [("no_such_run", 0), (runs[1].run_id, 1)]:
+        assert program.run("retry", chosen).stdout == f"{number} quarantined runs are due again\n"
     assert closing_table(program.run("backfill", *SINCE).stdout)["exported"] == 1
     told = program.run("id", "--platform", "casedev", runs[1].run_id)
     assert program.rows()[runs[1].run_id]["trace_id"] == told.stdout.split()[1]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
@@ -82,6 +82,11 @@ class Metrics(Collector):
         healthy = GaugeMetricFamily("runspan_destination_healthy", "1 while the destination takes traces.")
         healthy.add_metric([], float(pipeline.outbox.delivery.healthy))
         yield healthy
+        yield CounterMetricFamily(
+            "runspan_repeats_differing",
+            "Runs that were sent again with another body than before, since the platform had changed it.",
+            value=pipeline.outbox.differing,
+        )
         created = GaugeMetricFamily("runspan_ledger_created", "1 if this process had to create its ledger.")
         created.add_metric([], float(self._ledger.created))
         yield created

@@ -1,0 +1,591 @@
+"""From a due row to a mark in the ledger: over real HTTP, to a destination that answers as it is told."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from runspan.demo.faults import CutOff, Fault, Hang, Reply, html
+from runspan.demo.samples import casedev_run, elizaos_run, flowyble_run, runtype_execution
+from runspan.demo.world import WorldAgent
+from runspan.errors import LedgerUnusable
+from runspan.ledger import RowState
+from runspan.metrics import Metrics
+from runspan.model import Locator
+from runspan.otlp.base import Answer, AnswerKind, EncodedTrace
+from runspan.otlp.memory import MemoryExporter, accept
+from runspan.pipeline.assembly import Pipeline
+from runspan.pipeline.discovery import Discovery, rows_of_ids
+from tests.ledgers import SECOND, START_NS, Clock
+from tests.pipelines import HOUR, Bench, NoQuota, advance, counted, row_of, states, until, working
+
+OPEN, DUE, EXPORTED, GONE = RowState.OPEN, RowState.DUE, RowState.EXPORTED, RowState.GONE
+QUARANTINED, EXPIRED = RowState.QUARANTINED, RowState.EXPIRED
+ADA = WorldAgent(agent_id="0b9d4c52-7a18-4f3e-9c06-1d2e3f4a5b6c", name="Ada")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def bench(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr("runspan.http.ATTEMPTS", 1)
+    monkeypatch.setattr("runspan.pipeline.work.BLOCKED_LOOK_SECONDS", 0.01)
+    bench = Bench(tmp_path / "ledger.db", clock)
+    async with bench.simulator:
+        yield bench
+
+
+async def poll(line_up: Pipeline) -> None:
+    for line in line_up.lines:
+        await Discovery(line, line_up.ledger, line_up.now).poll()
+
+
+def ended(count: int, *, first: int = 0, **settings: Any):
+    """Runs of case.dev that ended an hour ago or longer."""
+    for number in range(first, first + count):
+        yield casedev_run(number, created_at_ns=START_NS - HOUR - number * SECOND, agent=ADA, **settings)
+
+
+async def still(line_up: Pipeline, seconds: float = 0.15) -> None:
+    """Long enough for anything that wants to happen."""
+    for line in line_up.lines:
+        line.wake.set()
+    await asyncio.sleep(seconds)
+
+
+async def work_until(line_up: Pipeline, condition: Callable[[], bool]) -> None:
+    async with working(line_up):
+        await until(condition)
+
+
+class TestStanding:
+    async def test_a_run_is_exported_once_it_has_ended_and_settled(self, bench: Bench, clock: Clock):
+        [run_id] = bench.add([casedev_run("a", created_at_ns=START_NS, queue_seconds=1, seconds=20, late_rows=1)])
+        clock.advance(5)
+        async with bench.pipeline(bench.source("casedev", settle="5s", poll_every="10s")) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                advance(line_up, clock, 10)
+                await until(lambda: bench.details_asked()[run_id] == 1)
+                await until(lambda: not line_up.outbox.leased)
+                assert row_of(line_up.ledger, run_id).state is OPEN
+
+                advance(line_up, clock, 10)
+                # It is over now, but has only just been seen so.
+                await until(lambda: row_of(line_up.ledger, run_id).state is DUE)
+                assert row_of(line_up.ledger, run_id).due_ns == clock.ns + 5 * SECOND
+                assert row_of(line_up.ledger, run_id).terminal_seen_ns == clock.ns
+                assert bench.exporter.requests == []
+
+                advance(line_up, clock, 5)
+                await until(lambda: row_of(line_up.ledger, run_id).state is EXPORTED)
+        assert bench.exported == {run_id: 1}
+        # The row that was written after the end is in it.
+        assert bench.exporter.taken[0].trace.root.attributes["runspan.run.status"] == "completed"
+        assert bench.details_asked()[run_id] == 3
+
+    async def test_a_run_that_never_ends_expires_and_is_asked_for_daily(self, bench: Bench, clock: Clock):
+        [run_id] = bench.add([casedev_run("a", created_at_ns=START_NS, seconds=None)])
+        async with bench.pipeline(bench.source("casedev", open_for="2d")) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                advance(line_up, clock, 2 * 86_400)
+                await until(lambda: row_of(line_up.ledger, run_id).state is EXPIRED)
+                assert row_of(line_up.ledger, run_id).due_ns == clock.ns + 24 * HOUR
+                asked = bench.details_asked()[run_id]
+                bench.add([casedev_run("a", created_at_ns=START_NS, seconds=3600)])
+                advance(line_up, clock, 23 * 3600)
+                await still(line_up)
+                assert bench.details_asked()[run_id] == asked
+                advance(line_up, clock, 3600)
+                await until(lambda: row_of(line_up.ledger, run_id).state is EXPORTED)
+
+    async def test_a_run_that_never_ends_is_exported_as_it_stands_where_that_is_wished(
+        self, bench: Bench, clock: Clock
+    ):
+        """Whole: what a status alone would tell is no run to look at."""
+        run = flowyble_run("a", created_at_ns=START_NS, seconds=None)
+        [run_id] = bench.add([run])
+        source = bench.source("flowyble", open_for="2d", export_expired=True)
+        async with bench.pipeline(source) as line_up:
+            [line] = line_up.lines
+            line_up.ledger.note_rows(rows_of_ids([(run_id, Locator())], line, clock.ns))
+            async with working(line_up):
+                await until(lambda: row_of(line_up.ledger, run_id).state is OPEN)
+                advance(line_up, clock, 2 * 86_400)
+                await until(lambda: row_of(line_up.ledger, run_id).state is EXPORTED)
+        [encoded] = bench.exporter.taken
+        assert encoded.trace.root.attributes["runspan.incomplete"] is True
+        assert len(encoded.trace.spans) > 1
+
+    async def test_a_run_that_is_gone_is_a_row_that_says_so(self, bench: Bench):
+        kept, lost = bench.add(ended(2))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await poll(line_up)
+            bench.world.remove("casedev", lost)
+            async with working(line_up):
+                await until(lambda: states(line_up.ledger) == {kept: EXPORTED, lost: GONE})
+            assert row_of(line_up.ledger, lost).reason == "the platform no longer has this run"
+            assert bench.details_asked()[lost] == 1
+
+    async def test_an_empty_run_of_elizaos_is_asked_for_again_for_five_minutes(self, bench: Bench, clock: Clock):
+        """Its list is ahead of its detail."""
+        made = [elizaos_run(n, created_at_ns=START_NS - 60 * SECOND, agent=ADA, seconds=1.0) for n in range(2)]
+        comes, stays_away = bench.add(made)
+        async with bench.pipeline(bench.source("elizaos")) as line_up:
+            await poll(line_up)
+            for run_id in (comes, stays_away):
+                bench.world.remove("elizaos", run_id)
+            async with working(line_up):
+                advance(line_up, clock, 6)
+                await until(lambda: all(row_of(line_up.ledger, r).attempts == 1 for r in (comes, stays_away)))
+                assert set(states(line_up.ledger).values()) == {DUE}
+                bench.world.add(made[0])
+                advance(line_up, clock, 60)
+                await until(lambda: states(line_up.ledger)[comes] is EXPORTED)
+                await until(lambda: row_of(line_up.ledger, stays_away).attempts == 2)
+                advance(line_up, clock, 240)
+                await until(lambda: states(line_up.ledger)[stays_away] is GONE)
+
+    async def test_what_becomes_skipped_by_its_detail_is_not_exported(self, bench: Bench):
+        [run_id] = bench.add([elizaos_run("a", created_at_ns=START_NS - HOUR, agent=ADA, status="muted")])
+        async with bench.pipeline(bench.source("elizaos")) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: states(line_up.ledger)[run_id] is RowState.SKIPPED)
+            assert row_of(line_up.ledger, run_id).reason == "muted"
+            assert bench.exporter.requests == []
+
+
+class TestBadData:
+    @pytest.mark.parametrize(
+        "effect",
+        [html(200), CutOff(honest_length=True), Reply(200, "[" * 100_000)],
+        ids=["HTML", "cut off", "deep"],
+    )
+    async def test_a_garbled_run_is_quarantined_after_three_attempts_while_others_pass(
+        self, bench: Bench, clock: Clock, effect: Any
+    ):
+        bad, *good = bench.add(ended(6))
+        bench.simulator.faults.append(Fault("casedev", bad, effect))
+        async with bench.pipeline(bench.source("casedev", concurrency=1)) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                for attempt in (1, 2):
+                    await until(lambda attempt=attempt: row_of(line_up.ledger, bad).attempts == attempt)
+                    assert row_of(line_up.ledger, bad).state is DUE
+                    advance(line_up, clock, 60)
+                await until(lambda: counted(line_up.ledger) == {QUARANTINED: 1, EXPORTED: 5})
+                assert bench.details_asked()[bad] == 3
+                row = row_of(line_up.ledger, bad)
+                assert row.retryable
+                assert "not JSON" in (row.reason or "")
+                assert bench.exported == Counter(good)
+
+                bench.simulator.faults.clear()
+                assert line_up.ledger.retry() == 1
+                advance(line_up, clock, 60)
+                await until(lambda: states(line_up.ledger)[bad] is EXPORTED)
+
+    async def test_a_source_that_is_garbled_altogether_has_no_run_quarantined(self, bench: Bench, clock: Clock):
+        """The page of a proxy that stands before all of it says nothing of a run."""
+        bench.add(ended(4))
+        async with bench.pipeline(bench.source("casedev", concurrency=2)) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: counted(line_up.ledger) == {EXPORTED: 4})
+                wall = bench.simulator.fault("casedev", "/details", html(200))
+                late = bench.add(ended(3, first=10))
+                await poll(line_up)
+                while min(row_of(line_up.ledger, run_id).attempts for run_id in late) < 4:
+                    # Only the list answers.
+                    advance(line_up, clock, 1000)
+                    await poll(line_up)
+                assert counted(line_up.ledger) == {EXPORTED: 4, DUE: 3}
+                bench.simulator.faults.remove(wall)
+                advance(line_up, clock, 1000)
+                await until(lambda: counted(line_up.ledger) == {EXPORTED: 7})
+
+    async def test_the_last_run_of_all_is_quarantined_too_where_an_older_one_comes(self, bench: Bench, clock: Clock):
+        bench.add(ended(1))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: counted(line_up.ledger) == {EXPORTED: 1})
+                [bad] = bench.add(ended(1, first=1))
+                bench.simulator.faults.append(Fault("casedev", bad, html(200)))
+                await poll(line_up)
+                for attempt in (1, 2):
+                    await until(lambda attempt=attempt: row_of(line_up.ledger, bad).attempts == attempt)
+                    advance(line_up, clock, 60)
+                await until(lambda: states(line_up.ledger)[bad] is QUARANTINED)
+
+    @pytest.mark.parametrize("method", ["read", "fetch"])
+    async def test_a_hole_in_our_reading_costs_one_run(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
+    ):
+        bad, *good = bench.add(ended(5))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            source = line_up.lines[0].source
+            sound = getattr(source, method)
+
+            def breaks(what: Any, **settings: Any) -> Any:
+                ref = getattr(what, "ref", what)
+                if ref.run_id == bad:
+                    raise KeyError("secret words of a body")
+                return sound(what, **settings)
+
+            monkeypatch.setattr(source, method, breaks)
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: counted(line_up.ledger) == {QUARANTINED: 1, EXPORTED: 4})
+            row = row_of(line_up.ledger, bad)
+            assert "KeyError at breaks" in (row.reason or "")
+            assert "secret" not in (row.reason or "")
+            assert row.retryable
+            assert bench.exported == Counter(good)
+
+    async def test_an_unreadable_body_costs_one_run(self, bench: Bench):
+        bad, *good = bench.add(ended(3))
+        bench.simulator.faults.append(Fault("casedev", bad, Reply(200, json.dumps({"status": None}))))
+        big, *_ = bench.add(ended(1, first=50, prompt="x" * 3_000_000))
+        async with bench.pipeline(bench.source("casedev"), limits={"max_body": "1MB"}) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: counted(line_up.ledger) == {QUARANTINED: 2, EXPORTED: 2})
+            assert "max_body" in (row_of(line_up.ledger, big).reason or "")
+            assert bench.exported == Counter(good)
+            assert bench.details_asked()[big] == 1
+
+    async def test_a_run_that_always_fails_is_given_up_after_an_hour_while_others_pass(
+        self, bench: Bench, clock: Clock
+    ):
+        bad, *_ = bench.add(ended(2))
+        bench.simulator.faults.append(Fault("casedev", bad, html(500)))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                for attempt in range(1, 10):
+                    await until(lambda attempt=attempt: row_of(line_up.ledger, bad).attempts == attempt)
+                    advance(line_up, clock, 1000)
+                await until(lambda: counted(line_up.ledger) == {QUARANTINED: 1, EXPORTED: 1})
+            assert bench.details_asked()[bad] == 10
+
+
+class TestSources:
+    async def test_a_refused_key_pauses_its_source_ever_longer_while_others_go_on(self, bench: Bench, clock: Clock):
+        refused = bench.add(ended(3))
+        other = flowyble_run("b", created_at_ns=START_NS - HOUR)
+        bench.add([other])
+        sources = (bench.source("casedev", concurrency=1), bench.source("flowyble"))
+        async with bench.pipeline(*sources) as line_up:
+            casedev, flowyble = line_up.lines
+            await Discovery(casedev, line_up.ledger, clock).poll()
+            bench.simulator.platforms["casedev"].key = "another"
+            with capture_logs() as logs:
+                async with working(line_up):
+                    pauses: list[float] = []
+                    for _ in range(8):
+                        asked = len(bench.simulator.asked("casedev", "/details"))
+                        await until(lambda asked=asked: casedev.health.failures == len(pauses) + 1)
+                        pauses.append(casedev.health.paused_seconds)
+                        asked = len(bench.simulator.asked("casedev", "/details"))
+                        advance(line_up, clock, pauses[-1] - 1)
+                        await still(line_up, 0.03)
+                        assert len(bench.simulator.asked("casedev", "/details")) == asked
+                        advance(line_up, clock, 900)
+                    line_up.ledger.note_rows(rows_of_ids([(other.run_id, Locator())], flowyble, clock.ns))
+                    flowyble.wake.set()
+                    await until(lambda: states(line_up.ledger)[other.run_id] is EXPORTED)
+                    assert {states(line_up.ledger)[run_id] for run_id in refused} == {DUE}
+
+                    bench.simulator.platforms["casedev"].key = type(bench.simulator.platforms["casedev"]).default_key
+                    advance(line_up, clock, 1000)
+                    await until(lambda: counted(line_up.ledger) == {EXPORTED: 4})
+                    assert casedev.health.failures == 0
+            assert 27 <= pauses[0] <= 33
+            assert all(later > earlier * 1.5 for earlier, later in pairwise(pauses[:5]))
+            assert max(pauses) <= 990
+            complaints = [log for log in logs if log["action"] == "source_refused"]
+            assert len(complaints) >= 8
+            assert "source casedev" in complaints[0]["event"]
+            assert "api_key" in complaints[0]["event"]
+
+    async def test_a_source_that_is_down_is_asked_ever_more_rarely_and_loses_nothing(self, bench: Bench, clock: Clock):
+        bench.add(ended(30))
+        async with bench.pipeline(bench.source("casedev", concurrency=4)) as line_up:
+            await poll(line_up)
+            down = bench.simulator.fault("casedev", ".*", html(503))
+            async with working(line_up):
+                for _ in range(100):
+                    advance(line_up, clock, 6)
+                    await still(line_up, 0.01)
+                # Ten minutes of it.
+                assert line_up.lines[0].health.failures <= 12
+                assert len(bench.simulator.asked("casedev", "/details")) <= 12 * 4
+                bench.simulator.faults.remove(down)
+                advance(line_up, clock, 2000)
+                await until(lambda: counted(line_up.ledger) == {EXPORTED: 30})
+
+    async def test_open_runs_take_half_the_rate_and_no_more(self, bench: Bench, clock: Clock):
+        bench.add([casedev_run(n, created_at_ns=START_NS - n * SECOND, seconds=None) for n in range(4)])
+        spent: Counter[str] = Counter()
+
+        class Counting(NoQuota):
+            def debit(self, key: str, interval_ns: int) -> int:
+                spent[f"{key.rpartition(' ')[2]} {interval_ns}"] += 1
+                return 0
+
+        async with bench.pipeline(bench.source("casedev", rate="60/min"), budget=Counting()) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                advance(line_up, clock, 60)
+                await until(lambda: sum(bench.details_asked().values()) == 4)
+        full_ns = int(SECOND * 1.02)
+        assert spent[f"open {2 * full_ns}"] == 4
+
+
+class Destination(MemoryExporter):
+    """Up or down, and it may make a request wait."""
+
+    def __init__(self) -> None:
+        super().__init__(self._answer)
+        self.is_up = True
+        self.open = asyncio.Event()
+        self.open.set()
+
+    def _answer(self, traces: Sequence[EncodedTrace]) -> Answer:
+        return accept(traces) if self.is_up else Answer(AnswerKind.RETRY, "HTTP 503")
+
+    async def send(self, traces: Sequence[EncodedTrace]) -> Answer:
+        await self.open.wait()
+        return await super().send(traces)
+
+
+class TestDelivery:
+    async def test_while_the_destination_is_down_nothing_is_marked_and_only_a_probe_is_fetched(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("runspan.otlp.delivery.BACKOFF_SECONDS", 0.05)
+        monkeypatch.setattr("runspan.otlp.delivery.LONGEST_BACKOFF_SECONDS", 0.1)
+        clock = bench.clock
+        assert isinstance(clock, Clock)
+        made = [flowyble_run(n, created_at_ns=START_NS - HOUR) for n in range(20)]
+        bench.add([*ended(20), *made])
+        destination = bench.exporter = Destination()
+        destination.is_up = False
+        sources = (bench.source("casedev", concurrency=4), bench.source("flowyble", concurrency=4))
+        async with bench.pipeline(*sources) as line_up:
+            casedev, flowyble = line_up.lines
+            await Discovery(casedev, line_up.ledger, clock).poll()
+            ids = [(run.run_id, Locator()) for run in made]
+            line_up.ledger.note_rows(rows_of_ids(ids, flowyble, clock.ns))
+
+            def fetched() -> int:
+                return sum((bench.details_asked() + bench.details_asked("flowyble")).values())
+
+            async with working(line_up):
+                await until(lambda: len(destination.requests) == 1)
+                await until(lambda: not line_up.outbox.leased)
+                before = fetched()
+                probes = len(destination.requests)
+                for _ in range(150):
+                    advance(line_up, clock, 0.2)
+                    await asyncio.sleep(0.004)
+                # All that was fetched meanwhile was fetched for a probe, one at a time.
+                probes = len(destination.requests) - probes
+                assert probes >= 3
+                assert fetched() - before <= probes + 1
+                assert all(len(request) == 1 for request in destination.requests[1:])
+                assert counted(line_up.ledger) == {DUE: 40}
+
+                destination.is_up = True
+                for _ in range(400):
+                    advance(line_up, clock, 1)
+                    await asyncio.sleep(0.005)
+                    if counted(line_up.ledger) == {EXPORTED: 40}:
+                        break
+            assert counted(line_up.ledger) == {EXPORTED: 40}
+            assert set(bench.exported.values()) == {1}
+
+    async def test_a_row_is_marked_after_the_acknowledgement_and_its_digest_kept_before_the_sending(self, bench: Bench):
+        [run_id] = bench.add(ended(1))
+        destination = bench.exporter = Destination()
+        destination.open.clear()
+        seen: list[tuple[RowState, str | None, str]] = []
+
+        def respond(traces: Sequence[EncodedTrace]) -> Answer:
+            with bench.ledger(read_only=True) as other:
+                row = row_of(other, run_id)
+            seen.append((row.state, row.digest, traces[0].digest))
+            return accept(traces)
+
+        destination.respond = respond
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: row_of(line_up.ledger, run_id).digest is not None)
+                await still(line_up)
+                assert row_of(line_up.ledger, run_id).state is DUE
+                destination.open.set()
+                await until(lambda: row_of(line_up.ledger, run_id).state is EXPORTED)
+        [(state, committed, sent)] = seen
+        assert state is DUE
+        assert committed == sent
+
+    async def test_what_was_sent_and_not_marked_is_sent_again_byte_for_byte(
+        self, bench: Bench, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ):
+        bench.add(ended(3))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await poll(line_up)
+
+            def dies(done: Any) -> int:
+                raise LedgerUnusable("the disk is gone")
+
+            monkeypatch.setattr(line_up.ledger, "finish", dies)
+            with pytest.raises(LedgerUnusable):
+                await work_until(line_up, lambda: len(bench.exporter.taken) == 3)
+        with bench.ledger() as ledger:
+            assert counted(ledger) == {DUE: 3}
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            async with working(line_up):
+                await until(lambda: counted(line_up.ledger) == {EXPORTED: 3})
+            assert line_up.outbox.differing == 0
+        assert set(bench.exported.values()) == {2}
+        assert len({trace.payload for trace in bench.exporter.taken}) == 3
+
+    async def test_a_repeat_with_another_body_keeps_its_ids_and_is_counted(self, bench: Bench, clock: Clock):
+        [run_id] = bench.add(ended(1))
+        destination = bench.exporter = Destination()
+        lost = [Answer(AnswerKind.RETRY, "the acknowledgement was lost")]
+        destination.respond = lambda traces: lost.pop() if lost else accept(traces)
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            metrics = Metrics(line_up.ledger)
+            metrics.watch(line_up)
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: len(destination.requests) == 1)
+                await until(lambda: not line_up.outbox.leased)
+                bench.add(ended(1, model="another/model"))
+                with capture_logs() as logs:
+                    while not destination.taken:
+                        advance(line_up, clock, 10)
+                        await asyncio.sleep(0.01)
+                    await until(lambda: states(line_up.ledger)[run_id] is EXPORTED)
+            first, second = (request[0] for request in destination.requests[:2])
+            assert first.trace.trace_id == second.trace.trace_id
+            assert first.payload != second.payload
+            assert [log["runs"] for log in logs if log["action"] == "repeat_differs"] == [1]
+            assert "runspan_repeats_differing_total 1.0" in metrics.expose().decode()
+
+    async def test_bodies_in_flight_are_bounded(self, bench: Bench):
+        bench.add(ended(40, prompt="x" * 20_000))
+        destination = bench.exporter = Destination()
+        destination.open.clear()
+        limits = {"max_body": "50KB", "max_in_flight": "100KB"}
+        async with bench.pipeline(bench.source("casedev", concurrency=2), limits=limits) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: sum(bench.details_asked().values()) >= 4)
+                await still(line_up, 0.3)
+                # 100 KB are four or five of them, and two were under way when that was reached.
+                assert sum(bench.details_asked().values()) <= 7
+                destination.open.set()
+                await until(lambda: counted(line_up.ledger) == {EXPORTED: 40})
+        assert set(bench.exported.values()) == {1}
+
+    async def test_one_poisonous_trace_is_quarantined_and_the_others_pass(self, bench: Bench):
+        bad, *good = bench.add(ended(10))
+        bench.exporter.respond = lambda traces: (
+            Answer(AnswerKind.BAD_DATA, "HTTP 400: bad span")
+            if any(trace.trace.ref.run_id == bad for trace in traces)
+            else accept(traces)
+        )
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: counted(line_up.ledger) == {QUARANTINED: 1, EXPORTED: 9})
+            assert states(line_up.ledger)[bad] is QUARANTINED
+            assert bench.exported == Counter(good)
+
+
+class TestTogether:
+    async def test_two_on_one_ledger_do_each_run_once(self, bench: Bench):
+        bench.add(ended(40))
+        source = bench.source("casedev", concurrency=4)
+        async with bench.pipeline(source) as one, bench.pipeline(source) as other:
+            await poll(one)
+            async with working(one), working(other):
+                await until(lambda: counted(one.ledger) == {EXPORTED: 40})
+        assert set(bench.details_asked().values()) == {1}
+        assert set(bench.exported.values()) == {1}
+
+    async def test_a_stop_finishes_what_is_under_way_and_claims_no_more(self, bench: Bench):
+        bench.add(ended(30))
+        bench.simulator.faults.append(Fault("casedev", "/details", Hang(), times=0))
+        async with bench.pipeline(bench.source("casedev", concurrency=2)) as line_up:
+            await poll(line_up)
+            async with working(line_up) as (work,):
+                await until(lambda: sum(bench.details_asked().values()) >= 3)
+                work.stop()
+            asked = sum(bench.details_asked().values())
+            assert asked < 30
+            assert counted(line_up.ledger) == {EXPORTED: asked, DUE: 30 - asked}
+            assert all(row.leased_until_ns is None for row in line_up.ledger.runs())
+
+    async def test_what_is_cut_short_is_free_for_others_at_once(self, bench: Bench):
+        bench.add(ended(3))
+        hang = bench.simulator.fault("casedev", "/details", Hang())
+        source = bench.source("casedev")
+        async with bench.pipeline(source) as one, bench.pipeline(source) as other:
+            await poll(one)
+            cut_short = asyncio.create_task(work_until(one, lambda: False))
+            await until(lambda: sum(bench.details_asked().values()) == 3)
+            cut_short.cancel()
+            await asyncio.wait([cut_short])
+            bench.simulator.faults.remove(hang)
+            assert all(row.leased_until_ns is None for row in other.ledger.runs())
+            async with working(other):
+                await until(lambda: counted(other.ledger) == {EXPORTED: 3})
+
+    async def test_a_ledger_that_fails_stops_the_work(self, bench: Bench, monkeypatch: pytest.MonkeyPatch):
+        bench.add(ended(3))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await poll(line_up)
+
+            def dies(*args: Any, **settings: Any) -> Any:
+                raise LedgerUnusable("the disk is gone")
+
+            monkeypatch.setattr(line_up.ledger, "about_to_send", dies)
+            with pytest.raises(LedgerUnusable):
+                await work_until(line_up, lambda: bool(bench.details_asked()))
+        assert bench.exporter.requests == []
+
+    async def test_runs_of_all_platforms_reach_one_destination(self, bench: Bench):
+        made = [
+            casedev_run("a", created_at_ns=START_NS - HOUR),
+            runtype_execution("a", created_at_ns=START_NS - HOUR),
+            elizaos_run("a", created_at_ns=START_NS - HOUR, agent=ADA),
+        ]
+        ids = bench.add(made)
+        async with bench.pipeline(*(bench.source(run.platform) for run in made)) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: counted(line_up.ledger) == {EXPORTED: 3})
+            summaries = {row.ref.run_id: row.summary for row in line_up.ledger.runs()}
+        assert bench.exported == Counter(ids)
+        for encoded in bench.exporter.taken:
+            summary = summaries[encoded.trace.ref.run_id]
+            assert summary is not None
+            assert summary.trace_id == encoded.trace.trace_id.hex()
+            assert summary.step_count == len(encoded.trace.spans) - 1

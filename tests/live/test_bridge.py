@@ -1,4 +1,4 @@
-"""The program between real servers: `runspan run` from elizaOS and `runspan backfill` from the simulator into Jaeger."""
+"""The program between real servers: `run` from elizaOS and `backfill` from the simulator, into Jaeger."""
 
 import asyncio
 import json

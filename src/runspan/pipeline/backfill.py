@@ -5,10 +5,10 @@ lease like any other. The same command finds the same job again, so a backfill t
 """
 
 import asyncio
-import contextlib
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -23,7 +23,7 @@ from runspan.pipeline.discovery import all_scopes, as_unavailable, pages, report
 from runspan.pipeline.line import Line
 from runspan.pipeline.work import Work
 from runspan.quantities import nanoseconds
-from runspan.readback import wait_for_trace
+from runspan.readback import QueryApi
 from runspan.sources.base import Listed, Page, Scope, Window
 
 log = structlog.get_logger()
@@ -126,6 +126,15 @@ class Backfill:
         request = self._request
         if request.ids is None and not self._line.source.lists:
             raise ConfigError(f"source {self._line.name} has no list of runs: name them with --ids-file FILE")
+        async with AsyncExitStack() as stack:
+            # Made before anything is sent: what cannot be read back is better known now.
+            query_api = QueryApi(self._destination) if request.verify else None
+            if query_api:
+                stack.push_async_callback(query_api.close)
+            return await self._run(query_api)
+
+    async def _run(self, query_api: QueryApi | None) -> Report:
+        request = self._request
         self.job = job = await asyncio.to_thread(self._start_job)
         if request.ids is not None:
             await self._note_ids(job, request.ids)
@@ -133,8 +142,8 @@ class Backfill:
             await self._sweep(job)
         await self._deliver(job)
         report = await asyncio.to_thread(self._report, job)
-        if request.verify:
-            report.unverified = await self._read_back(job)
+        if query_api:
+            report.unverified = await self._read_back(job, query_api)
         if not (self._unread_scopes or report.unverified):
             await asyncio.to_thread(self._ledger.finish_job, job.id)
         return report
@@ -274,7 +283,7 @@ class Backfill:
             await asyncio.gather(working, watching, return_exceptions=True)
             # What has been fetched is sent all the same: it would have to be fetched again.
             self._outbox.close()
-            with contextlib.suppress(TimeoutError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
                     await asyncio.gather(outbox, return_exceptions=True)
 
@@ -315,28 +324,25 @@ class Backfill:
                 self._failing_since_ns = None
                 return answer
 
-    async def _read_back(self, job: Job) -> int:
-        """How many of the job's traces their backend does not show. Raises ConfigError, DeliveryRefused."""
-        exported = await asyncio.to_thread(self._ledger.runs, state=RowState.EXPORTED, job=job.id)
+    async def _read_back(self, job: Job, query_api: QueryApi) -> int:
+        """How many of the job's traces their backend does not show. Raises DeliveryRefused."""
         deadline = time.monotonic() + READ_BACK_SECONDS
+
+        async def is_shown(row: RunRow) -> bool:
+            assert row.summary is not None
+            trace_id = bytes.fromhex(row.summary.trace_id or "")
+            return await query_api.wait_for(trace_id, patience_seconds=max(0.0, deadline - time.monotonic()))
+
+        exported = await asyncio.to_thread(self._ledger.runs, state=RowState.EXPORTED, job=job.id)
         missing = 0
         for start in range(0, len(exported), READ_BACK_AT_ONCE):
             some = exported[start : start + READ_BACK_AT_ONCE]
-            looks = await asyncio.gather(*(self._is_shown(row, deadline) for row in some), return_exceptions=True)
-            for row, shown in zip(some, looks, strict=True):
-                if isinstance(shown, BaseException):
-                    raise shown
+            for row, shown in zip(some, await asyncio.gather(*map(is_shown, some)), strict=True):
                 if not shown:
                     missing += 1
                     text = f"run {row.ref.run_id} was exported, but its trace cannot be read back"
                     log.error(text, action="trace_missing", source=row.source, run=row.ref.run_id)
         return missing
-
-    async def _is_shown(self, row: RunRow, deadline: float) -> bool:
-        trace_id = row.summary.trace_id if row.summary else None
-        assert trace_id is not None
-        patience_seconds = max(0.0, deadline - time.monotonic())
-        return await wait_for_trace(self._destination, bytes.fromhex(trace_id), patience_seconds=patience_seconds)
 
     def _report(self, job: Job) -> Report:
         counts = self._ledger.job_counts(job.id)

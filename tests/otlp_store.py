@@ -183,6 +183,11 @@ class OtlpStore:
         with self._changed:
             self._answers.extend(replies)
 
+    def forget_answers(self) -> None:
+        """Let all be well again, whatever was queued."""
+        with self._changed:
+            self._answers.clear()
+
     def down(self) -> None:
         """Refuse connections and break those that stand. What is stored stays."""
         self._stopping.set()

@@ -9,11 +9,20 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from runspan.quantities import Rate
+
 LONGEST_NAP_SECONDS = 60.0
 """A waiter looks again at least this often, so that a clock set back does not park it."""
 
-HEADROOM = 1.02
-"""Requests are spaced 2 % wider than the rate asks, since they arrive with jitter and the platform counts arrivals."""
+JITTER_SHARE = 0.02
+JITTER_SECONDS = 0.1
+"""The platform counts requests as they arrive, and those of a window may arrive this much closer than they left."""
+
+
+def spacing_ns(rate: Rate) -> int:
+    """How far apart requests leave, so that no window of the rate holds more of them than it may, jitter included."""
+    window_seconds = rate.per_seconds / min(rate.requests, 1)
+    return int(rate.interval_ns * (1 + max(JITTER_SHARE, JITTER_SECONDS / window_seconds)))
 
 
 class Budget(Protocol):
@@ -63,7 +72,7 @@ class Limiter:
     ) -> None:
         self._budget = budget
         self._key = key
-        self._interval_ns = int(interval_ns * HEADROOM)
+        self._interval_ns = interval_ns
         self._now = now
         self._sleep = sleep
         self._turn = asyncio.Lock()

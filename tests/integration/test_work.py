@@ -22,6 +22,8 @@ from runspan.otlp.base import Answer, AnswerKind, EncodedTrace
 from runspan.otlp.memory import MemoryExporter, accept
 from runspan.pipeline.assembly import Pipeline
 from runspan.pipeline.discovery import Discovery, rows_of_ids
+from runspan.quantities import Rate
+from runspan.rate import spacing_ns
 from tests.ledgers import SECOND, START_NS, Clock
 from tests.pipelines import HOUR, Bench, NoQuota, advance, counted, row_of, states, until, working
 
@@ -350,8 +352,7 @@ class TestSources:
             async with working(line_up):
                 advance(line_up, clock, 60)
                 await until(lambda: sum(bench.details_asked().values()) == 4)
-        full_ns = int(SECOND * 1.02)
-        assert spent[f"open {2 * full_ns}"] == 4
+        assert spent[f"open {2 * spacing_ns(Rate(60, 60))}"] == 4
 
 
 class Destination(MemoryExporter):

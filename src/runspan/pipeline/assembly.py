@@ -16,7 +16,7 @@ from runspan.otlp.presets import PRESETS
 from runspan.pipeline.line import Health, Line
 from runspan.pipeline.outbox import Outbox, Parcel
 from runspan.projection.settings import ProjectionSettings
-from runspan.rate import Budget, Limiter
+from runspan.rate import Budget, Limiter, spacing_ns
 from runspan.sources import registry
 from runspan.sources.base import Source
 
@@ -102,7 +102,7 @@ def open_source(
     except ConnectionFailed as failed:
         raise ConfigError(f"source {source_config.name}: {failed.reason}") from None
     key = f"{kind.platform} {source_config.tenant or connection.origin}"
-    interval_ns = source_config.rate.interval_ns
+    interval_ns = spacing_ns(source_config.rate)
     secret = source_config.api_key
 
     def headers() -> Mapping[str, str]:

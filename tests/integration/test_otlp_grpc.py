@@ -9,6 +9,7 @@ from runspan import otlp
 from runspan.config import DestinationConfig
 from runspan.otlp.base import Answer, AnswerKind
 from runspan.otlp.grpc import GrpcExporter, kind_of
+from runspan.otlp.tls import TlsFiles
 from tests.otlp_store import OtlpStore, lost_ack, page, partial, rpc_refuse, slow
 from tests.traces import encoded_trace
 
@@ -214,7 +215,7 @@ async def test_web_server_is_wrong(store):
 
 
 async def test_certificates_that_cannot_be_read(tmp_path):
-    exporter = GrpcExporter("https://localhost:1", ca_file=tmp_path / "missing.pem")
+    exporter = GrpcExporter("https://localhost:1", tls=TlsFiles(tmp_path / "missing.pem"))
     answer = await exporter.send([encoded_trace()])
     await exporter.close()
     assert answer.kind is AnswerKind.WRONG

@@ -8,6 +8,7 @@ from runspan import otlp
 from runspan.config import DestinationConfig
 from runspan.otlp.base import Answer, AnswerKind
 from runspan.otlp.http import HttpExporter, kind_of
+from runspan.otlp.tls import TlsFiles
 from tests.otlp_store import OtlpStore, Reply, lost_ack, page, partial, refuse, reset, slow
 from tests.traces import encoded_trace
 
@@ -266,7 +267,7 @@ class TestNoAnswer:
         await exporter.close()
 
     async def test_certificates_that_cannot_be_read(self, store, tmp_path):
-        exporter = HttpExporter(f"{store.http_endpoint}/v1/traces", ca_file=tmp_path / "missing.pem")
+        exporter = HttpExporter(f"{store.http_endpoint}/v1/traces", tls=TlsFiles(tmp_path / "missing.pem"))
         answer = await exporter.send([encoded_trace()])
         assert answer.kind is AnswerKind.WRONG
         assert "missing.pem" in answer.reason

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runspan.otlp.base import Exporter
+from runspan.otlp.tls import TlsFiles
 
 if TYPE_CHECKING:
     from runspan.config import DestinationConfig
@@ -14,6 +15,7 @@ def exporter(destination: "DestinationConfig") -> Exporter:
 
     Raises ConfigError where no such SDK exporter is installed.
     """
+    tls = TlsFiles(destination.ca_file, destination.client_cert, destination.client_key)
     # Each protocol is imported only where it is spoken: gRPC alone takes a quarter of a second.
     match destination.protocol:
         case "http/protobuf":
@@ -24,9 +26,7 @@ def exporter(destination: "DestinationConfig") -> Exporter:
                 headers=destination.revealed_headers,
                 compression=destination.compression,
                 timeout_seconds=destination.timeout.total_seconds(),
-                ca_file=destination.ca_file,
-                client_cert=destination.client_cert,
-                client_key=destination.client_key,
+                tls=tls,
             )
         case "grpc":
             from runspan.otlp.grpc import GrpcExporter
@@ -36,9 +36,7 @@ def exporter(destination: "DestinationConfig") -> Exporter:
                 headers=destination.revealed_headers,
                 compression=destination.compression,
                 timeout_seconds=destination.timeout.total_seconds(),
-                ca_file=destination.ca_file,
-                client_cert=destination.client_cert,
-                client_key=destination.client_key,
+                tls=tls,
             )
         case "file":
             from runspan.otlp.file import FileExporter

@@ -18,6 +18,7 @@ from runspan.errors import ConfigError
 from runspan.http import environment_proxy
 from runspan.otlp import response
 from runspan.otlp.base import Answer, AnswerKind, EncodedTrace, Exporter
+from runspan.otlp.tls import NO_FILES, TlsFiles
 
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
@@ -92,9 +93,7 @@ class GrpcExporter(Exporter):
         headers: Callable[[], Mapping[str, str]] = dict,
         compression: Literal["gzip", "none"] = "gzip",
         timeout_seconds: float = 10.0,
-        ca_file: Path | None = None,
-        client_cert: Path | None = None,
-        client_key: Path | None = None,
+        tls: TlsFiles = NO_FILES,
     ) -> None:
         self._url = urllib.parse.urlsplit(endpoint)
         host = self._url.hostname or ""
@@ -103,16 +102,16 @@ class GrpcExporter(Exporter):
         self._headers = headers
         self._compression = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
         self._timeout_seconds = timeout_seconds
-        self._ca_file = ca_file
-        self._client_cert = client_cert
-        self._client_key = client_key
+        self._tls = tls
+        self._tls_version = tls.version
         self._channel: grpc.aio.Channel | None = None
 
     async def send(self, traces: Sequence[EncodedTrace]) -> Answer:
         """One Export call with all traces."""
         try:
             headers = self._headers()
-            export: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._connect().unary_unary(METHOD)
+            channel = await self._connect()
+            export: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
         except (ConfigError, ssl.SSLError) as error:
             return Answer(AnswerKind.WRONG, str(error))
         except OSError as error:
@@ -130,8 +129,11 @@ class GrpcExporter(Exporter):
         answer = response.read_response(body, secrets)
         return answer or Answer(AnswerKind.WRONG, f"{self._target} answered with something that is not OTLP")
 
-    def _connect(self) -> grpc.aio.Channel:
+    async def _connect(self) -> grpc.aio.Channel:
+        if self._channel and self._tls_version != self._tls.version:
+            await self.close()
         if self._channel is None:
+            self._tls_version = self._tls.version
             proxy = environment_proxy(self._url.geturl())
             options = [*_CHANNEL_OPTIONS, ("grpc.http_proxy", proxy) if proxy else ("grpc.enable_http_proxy", 0)]
             if self._url.scheme == "https":
@@ -143,12 +145,12 @@ class GrpcExporter(Exporter):
     def _credentials(self) -> grpc.ChannelCredentials:
         # grpc brings its own list of authorities and knows nothing of SSL_CERT_FILE.
         from_environment = os.environ.get("SSL_CERT_FILE")
-        ca_file = self._ca_file or (Path(from_environment) if from_environment else None)
-        key_file = self._client_key or self._client_cert
+        ca_file = self._tls.ca_file or (Path(from_environment) if from_environment else None)
+        key_file = self._tls.client_key or self._tls.client_cert
         return grpc.ssl_channel_credentials(
             root_certificates=ca_file.read_bytes() if ca_file else None,
             private_key=key_file.read_bytes() if key_file else None,
-            certificate_chain=self._client_cert.read_bytes() if self._client_cert else None,
+            certificate_chain=self._tls.client_cert.read_bytes() if self._tls.client_cert else None,
         )
 
     def _read_error(self, error: grpc.aio.AioRpcError, secrets: Sequence[str]) -> Answer:
@@ -166,6 +168,7 @@ class GrpcExporter(Exporter):
         """Close the channel."""
         if self._channel is not None:
             await self._channel.close()
+            self._channel = None
 
 
 def _retry_delay_seconds(error: grpc.aio.AioRpcError) -> float | None:

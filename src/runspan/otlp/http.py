@@ -5,13 +5,13 @@ import gzip
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 from runspan.errors import ConfigError
 from runspan.http import BodyTooLarge, Connection, ConnectionFailed, Reply, retry_after_seconds
 from runspan.otlp import response
 from runspan.otlp.base import Answer, AnswerKind, EncodedTrace, Exporter
+from runspan.otlp.tls import NO_FILES, TlsFiles
 
 MAX_RESPONSE_BYTES = 1024 * 1024
 
@@ -57,9 +57,7 @@ class HttpExporter(Exporter):
         headers: Callable[[], Mapping[str, str]] = dict,
         compression: Literal["gzip", "none"] = "gzip",
         timeout_seconds: float = 10.0,
-        ca_file: Path | None = None,
-        client_cert: Path | None = None,
-        client_key: Path | None = None,
+        tls: TlsFiles = NO_FILES,
     ) -> None:
         parts = urllib.parse.urlsplit(traces_url)
         self._base_url = f"{parts.scheme}://{parts.netloc}"
@@ -69,7 +67,8 @@ class HttpExporter(Exporter):
         self._headers = headers
         self._gzip = compression == "gzip"
         self._timeout_seconds = timeout_seconds
-        self._tls_files = {"ca_file": ca_file, "client_cert": client_cert, "client_key": client_key}
+        self._tls = tls
+        self._tls_version = tls.version
         self._connection: Connection | None = None
 
     async def send(self, traces: Sequence[EncodedTrace]) -> Answer:
@@ -81,7 +80,8 @@ class HttpExporter(Exporter):
             body = await asyncio.to_thread(gzip.compress, body, 6, mtime=0)
         try:
             headers = self._headers()
-            reply = await self._connect().request(
+            connection = await self._connect()
+            reply = await connection.request(
                 "POST", self._path, params=self._params, headers={**headers, **framing}, content=body
             )
         except ConnectionFailed as failed:
@@ -93,15 +93,20 @@ class HttpExporter(Exporter):
             return Answer(AnswerKind.WRONG, str(error))
         return self._read(reply, [*headers.values()])
 
-    def _connect(self) -> Connection:
+    async def _connect(self) -> Connection:
+        if self._connection and self._tls_version != self._tls.version:
+            await self.close()
         # Not made before it is needed, so that unreadable certificates are an answer like any other.
         if self._connection is None:
+            self._tls_version = self._tls.version
             self._connection = Connection(
                 self._base_url,
                 timeout_seconds=self._timeout_seconds,
                 total_seconds=self._timeout_seconds,
                 max_body_bytes=MAX_RESPONSE_BYTES,
-                **self._tls_files,
+                ca_file=self._tls.ca_file,
+                client_cert=self._tls.client_cert,
+                client_key=self._tls.client_key,
             )
         return self._connection
 
@@ -121,6 +126,7 @@ class HttpExporter(Exporter):
         """Close the connections."""
         if self._connection is not None:
             await self._connection.close()
+            self._connection = None
 
 
 def _words(reply: Reply, secrets: Sequence[str]) -> str:

@@ -67,10 +67,13 @@ def otlp_json_lines(payload: bytes, max_line_bytes: int = MAX_LINE_BYTES) -> Ite
 
 
 def _lines(request: ExportTraceServiceRequest, max_line_bytes: int) -> Iterator[bytes]:
-    line = json.dumps(_as_json(request), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-    halves = _halves(request) if len(line) > max_line_bytes else ()
+    # JSON is longer than protobuf, and slow to make: what is too long already need not be made.
+    halves = _halves(request) if request.ByteSize() > max_line_bytes else ()
     if not halves:
-        yield line
+        line = json.dumps(_as_json(request), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        halves = _halves(request) if len(line) > max_line_bytes else ()
+        if not halves:
+            yield line
     for half in halves:
         yield from _lines(half, max_line_bytes)
 

@@ -6,10 +6,11 @@ MASK = "[redacted]"
 
 _MARGIN_CHARACTERS = 8192
 
-# Every repetition has an upper bound, so that no text takes more than linear time.
+# Every repetition has an upper bound, and none is begun again inside a run of the very characters it has just read
+# through: any text takes linear time, and not much of it.
 _PATTERNS = (
     re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]{0,16384}(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?"),
-    re.compile(r"\beyJ[\w-]{8,4096}\.[\w-]{8,8192}(?:\.[\w-]{0,4096})?"),  # JSON web token
+    re.compile(r"(?<![\w-])eyJ[\w-]{8,4096}+\.[\w-]{8,8192}(?:\.[\w-]{0,4096})?"),  # JSON web token
     re.compile(r"(?i:\b(?:bearer|basic))\s{1,8}[\w.~+/=-]{8,8192}"),
     re.compile(
         r"\b(?:sk|pk|rk)[-_](?:[a-z]{2,12}[-_]){0,3}[\w-]{12,512}"  # OpenAI, Anthropic, Stripe, case.dev
@@ -27,7 +28,7 @@ _PATTERNS = (
 )
 
 _NAMED_SECRET = re.compile(
-    r"(?i)(\b[\w-]{0,64}(?:api[-_]?key|secret|token|passw(?:or)?d|authorization|credential)"
+    r"(?i)((?:api[-_]?key|secret|token|passw(?:or)?d|authorization|credential)"
     r"[\"']?\s{0,4}[=:]\s{0,4}[\"']?)(?!\[redacted\])[^\s\"',;&}]{4,4096}"
 )
 

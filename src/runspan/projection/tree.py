@@ -27,6 +27,12 @@ from runspan.trace import Link, Span, SpanEvent, SpanKind, Trace
 _DESCRIPTION_CHARACTERS = 256
 _NAME_CHARACTERS = 256
 _MOST_PROBLEMS = 20
+_MOST_SPANS = 10_000
+"""In one trace, beside its root."""
+_MOST_EVENTS = 1000
+"""On one span. The SDK stops at 128, which is less than some runs have thoughts."""
+_LABEL_BYTES = 1024
+"""Of every attribute that is not content: a body's names and ids stand on each of its spans."""
 
 _CLIENT_KINDS = (StepKind.MODEL_CALL, StepKind.EMBEDDINGS, StepKind.API_CALL)
 
@@ -64,9 +70,11 @@ class _Projection:
         root_id = root_span_id(self.trace_id)
         placed = lay_out(self.run.steps, interval)
         self._add_spans(placed, root_id)
+        if (count := _count_spans(placed)) > _MOST_SPANS:
+            self.problems.insert(0, f"steps: of {count} spans, only the first {_MOST_SPANS} are kept")
         # The root is made last, so that it can tell of every problem met on the way.
         events = self._events(placed, interval)
-        resource = self._attributes(self._resource_pairs(), "resource")
+        resource = self._attributes(self._resource_pairs(), "resource", self.limit)
         root = self._root(root_id, interval, events)
         return Trace(ref=self.run.ref, trace_id=self.trace_id, resource=resource, spans=(root, *self.spans))
 
@@ -82,10 +90,10 @@ class _Projection:
         pairs += run.attributes.items()
         if is_error:
             pairs.append((gen_ai.ERROR_TYPE, run.status.value))
-        if self.settings.capture_content:
-            pairs += run_content(run, self.limit)
         links = self._links()
         attributes = dict(self._attributes(pairs, "run"))
+        if self.settings.capture_content:
+            attributes |= self._attributes(run_content(run, self.limit), "run", self.limit)
         if self.problems:
             attributes[own.PROBLEMS] = _told(self.problems)
         return Span(
@@ -105,6 +113,8 @@ class _Projection:
         for item in placed:
             if item.interval is None:
                 continue
+            if len(self.spans) == _MOST_SPANS:
+                return
             span_id = self.ids.next(item.step.key)
             interval = with_length(item.interval, self.interval)
             self.spans.append(self._span(item, interval, span_id, parent_id))
@@ -112,7 +122,6 @@ class _Projection:
 
     def _span(self, item: Placed, interval: Interval, span_id: bytes, parent_id: bytes) -> Span:
         step = item.step
-        pairs = [*self.common.items(), *own.on_interval(interval).items(), *self._step_pairs(step)]
         return Span(
             span_id=span_id,
             parent_id=parent_id,
@@ -120,7 +129,7 @@ class _Projection:
             kind=SpanKind.CLIENT if step.kind in _CLIENT_KINDS else SpanKind.INTERNAL,
             start_ns=interval.start_ns,
             end_ns=interval.end_ns,
-            attributes=self._attributes(pairs, step.kind),
+            attributes=self._step_attributes(step, step.kind, {**self.common, **own.on_interval(interval)}),
             events=self._events(item.children, interval),
             error=_description(step.error.description) if step.error else None,
         )
@@ -128,28 +137,33 @@ class _Projection:
     def _events(self, placed: Iterable[Placed], parent: Interval) -> tuple[SpanEvent, ...]:
         """The notes among the children: at their time, or at their parent's end where they have none."""
         events: list[SpanEvent] = []
-        for item in placed:
-            if item.interval is not None:
-                continue
+        notes = [item for item in placed if item.interval is None]
+        if len(notes) > _MOST_EVENTS:
+            self.problems.insert(0, f"steps: of {len(notes)} events, only the first {_MOST_EVENTS} are kept")
+        for item in notes[:_MOST_EVENTS]:
             said = sound_time(item.step.start_ns) or sound_time(item.step.end_ns)
             at = parent.end_ns if said is None else max(parent.start_ns, min(said, parent.end_ns))
             timing = Timing.INFERRED if said is None else Timing.REPORTED if at == said else Timing.CLAMPED
-            pairs = [(own.TIMING, timing.value), *self._step_pairs(item.step)]
-            name = one_line(item.step.name or "note", _NAME_CHARACTERS)
-            events.append(SpanEvent(name, at, self._attributes(pairs, name)))
+            name = _span_name(item.step)
+            attributes = self._step_attributes(item.step, name, {own.TIMING: timing.value})
+            events.append(SpanEvent(name, at, attributes))
         return tuple(events)
 
-    def _step_pairs(self, step: Step) -> list[tuple[str, AttributeValue | None]]:
-        pairs: list[tuple[str, AttributeValue | None]] = []
+    def _step_attributes(
+        self, step: Step, where: str, outer: Mapping[str, AttributeValue | None]
+    ) -> Mapping[str, AttributeValue]:
+        """What the step says, beside what it has in common with others."""
+        pairs = [*outer.items()]
         for convention in self.conventions:
             pairs += convention.on_step(step, self.run, self.account).items()
         pairs += own.on_step(step, self.account).items()
         pairs += step.attributes.items()
         if step.error:
             pairs.append((gen_ai.ERROR_TYPE, step.error.type))
+        attributes = self._attributes(pairs, where)
         if self.settings.capture_content:
-            pairs += step_content(step, self.limit)
-        return pairs
+            attributes = {**attributes, **self._attributes(step_content(step, self.limit), where, self.limit)}
+        return attributes
 
     def _links(self) -> tuple[Link, ...]:
         ref, links = self.run.ref, list[Link]()
@@ -176,9 +190,9 @@ class _Projection:
         ]
 
     def _attributes(
-        self, pairs: Iterable[tuple[str, AttributeValue | None]], where: str
+        self, pairs: Iterable[tuple[str, AttributeValue | None]], where: str, limit_bytes: int = _LABEL_BYTES
     ) -> Mapping[str, AttributeValue]:
-        attributes, dropped = clean_attributes(pairs, self.limit)
+        attributes, dropped = clean_attributes(pairs, min(limit_bytes, self.limit))
         self.problems += [f"{where}: {key} is a number that cannot be sent" for key in dropped]
         return attributes
 
@@ -249,7 +263,11 @@ def _span_name(step: Step) -> str:
         case StepKind.API_CALL:
             return _named("api", step.name)
         case StepKind.NOTE:
-            return one_line(step.name or "note", _NAME_CHARACTERS)
+            return one_line(step.name or "", _NAME_CHARACTERS) or "note"
+
+
+def _count_spans(placed: Iterable[Placed]) -> int:
+    return sum(1 + _count_spans(item.children) for item in placed if item.interval is not None)
 
 
 def _named(operation: str, name: str | None) -> str:

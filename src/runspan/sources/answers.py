@@ -1,7 +1,9 @@
 """What the answers of several platforms have in common: envelopes, circling cursors, untyped texts, trace contexts."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import cast
 
 from runspan.errors import SourceUnavailable
@@ -11,6 +13,8 @@ from runspan.sources.fields import Fields
 REPEATS_BELIEVED = 3
 """So many times an answer may name the very cursor it was asked with: more is a list that goes nowhere."""
 TRACEPARENT_DEPTH = 4
+TRACEPARENT_PLACES = 10_000
+"""A caller's trace context is looked for in so many values and no more."""
 
 
 def unwrapped(document: Json) -> Json:
@@ -77,18 +81,17 @@ def as_text(value: Json) -> str:
 
 def find_traceparent(*places: Json) -> str | None:
     """The first text under a key `traceparent` (https://www.w3.org/TR/trace-context/), near the surface."""
-    waiting = [(place, 0) for place in reversed(places)]
-    while waiting:
-        value, depth = waiting.pop()
-        children: list[Json] = []
-        if isinstance(value, dict):
-            fields = cast("dict[str, Json]", value)
-            found = fields.get("traceparent")
-            if isinstance(found, str):
-                return found
-            children = list(fields.values())
-        elif isinstance(value, list):
-            children = cast("list[Json]", value)
-        if depth < TRACEPARENT_DEPTH:
-            waiting.extend((child, depth + 1) for child in reversed(children))
+    near = chain.from_iterable(_near_surface(place) for place in places)
+    for value in islice(near, TRACEPARENT_PLACES):
+        found = cast("dict[str, Json]", value).get("traceparent") if isinstance(value, dict) else None
+        if isinstance(found, str):
+            return found
     return None
+
+
+def _near_surface(value: Json, depth: int = 0) -> Iterator[Json]:
+    yield value
+    if depth < TRACEPARENT_DEPTH and isinstance(value, dict | list):
+        fields = cast("dict[str, Json] | list[Json]", value)
+        for child in fields.values() if isinstance(fields, dict) else fields:
+            yield from _near_surface(child, depth + 1)

@@ -61,8 +61,11 @@ NAMES_KEPT_SECONDS = 600.0
 """An unknown agent makes us read the agents list again, but no more often than this."""
 
 T = TypeVar("T")
+Calls: TypeAlias = list[tuple[Fields | None, Fields | None]]
+"""Calls with their results, either of which may be missing."""
 Waiting: TypeAlias = dict[tuple[str | None, bool], deque[int]]
-"""The places of calls without a result, by their tool and whether they hold an output already."""
+"""The places in `Calls` of calls that may lack a result, by their tool and whether they hold an output already; under
+None, those of every tool."""
 StepTime = Literal["start", "end"]
 
 
@@ -233,8 +236,8 @@ def read_run(body: RunBody, step_time: StepTime = "start") -> Run:
         error_description=declared_error(result) if status is RunStatus.FAILED else None,
         steps=(
             *in_step_order(
-                [read_usage_entry(entry) for entry in by_timestamp(usage.children("entries"))]
-                + read_steps(detail.children("steps"), step_time)
+                [read_usage_entry(entry) for entry in by_timestamp(usage.rows("entries"))]
+                + read_steps(detail.rows("steps"), step_time)
             ),
             *(read_issue(issue) for issue in result.child("finalResponse").texts("issues")),
         ),
@@ -314,16 +317,17 @@ def read_status_code(entry: Fields) -> int | None:
 def read_steps(rows: Iterable[Fields], step_time: StepTime) -> list[Step]:
     """Tool calls, each with its result, thoughts and outputs."""
     steps: list[Step] = []
-    calls: list[tuple[Fields | None, Fields | None]] = []
+    calls: Calls = []
     waiting: Waiting = {}
     for row in by_timestamp(rows):
         match (row.text("type") or "").lower():
             case "tool_call":
                 has_output = row.value("toolOutput") is not None
-                waiting.setdefault((row.text("toolName"), has_output), deque()).append(len(calls))
+                for tool in {row.text("toolName"), None}:
+                    waiting.setdefault((tool, has_output), deque()).append(len(calls))
                 calls.append((row, None))
             case "tool_result":
-                index = answered_call(row, waiting)
+                index = answered_call(row, waiting, calls)
                 if index is None:
                     calls.append((None, row))
                 else:
@@ -333,15 +337,17 @@ def read_steps(rows: Iterable[Fields], step_time: StepTime) -> list[Step]:
     return steps + [read_tool_call(call, result, step_time) for call, result in calls]
 
 
-def answered_call(result: Fields, waiting: Waiting) -> int | None:
+def answered_call(result: Fields, waiting: Waiting, calls: Calls) -> int | None:
     """Which call a result belongs to: no id ties them, so the first one of that tool, best one without an output."""
     tool = result.text("toolName")
-    candidates = list(waiting) if tool is None else [(tool, False), (tool, True)]
-    queues = [
-        (has_output, waiting[name, has_output]) for name, has_output in candidates if (name, has_output) in waiting
-    ]
-    heads = [(has_output, queue[0], queue) for has_output, queue in queues if queue]
-    return min(heads)[2].popleft() if heads else None
+    for has_output in (False, True):
+        queue = waiting.get((tool, has_output), deque())
+        while queue:
+            place = queue.popleft()
+            # It stands in two queues, and may have been answered by way of the other one.
+            if calls[place][1] is None:
+                return place
+    return None
 
 
 def read_tool_call(call: Fields | None, result: Fields | None, step_time: StepTime) -> Step:

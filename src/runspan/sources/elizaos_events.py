@@ -4,6 +4,7 @@ Every event is a log row, and its timestamp the time at which the row was writte
 Rows come in any order; here they are put into one that depends on nothing but the rows.
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -111,7 +112,7 @@ def _rows(detail: Fields) -> list[_Row]:
 
     return [
         _Row(event_kind(event), event.time_ns("timestamp", MS_NS), event.child("data"))
-        for event in in_order(detail.children("events"), place)
+        for event in in_order(detail.rows("events"), place)
     ]
 
 
@@ -223,16 +224,16 @@ def _embedding(row: _Row) -> Step:
 
 def _actions(rows: Sequence[_Row]) -> list[tuple[str | None, Step]]:
     """The actions with their ids: start and end paired by id, without one by name, in the order of their times."""
-    waiting: dict[tuple[str | None, str], list[int]] = {}
+    waiting: dict[tuple[str | None, str], deque[int]] = {}
     pairs: list[tuple[_Row | None, _Row | None]] = []
     for row in rows:
         if row.kind == "ACTION_STARTED":
-            waiting.setdefault(_identity(row), []).append(len(pairs))
+            waiting.setdefault(_identity(row), deque()).append(len(pairs))
             pairs.append((row, None))
         elif row.kind == "ACTION_COMPLETED":
             begun = waiting.get(_identity(row))
             if begun:
-                place = begun.pop(0)
+                place = begun.popleft()
                 pairs[place] = (pairs[place][0], row)
             else:
                 pairs.append((None, row))

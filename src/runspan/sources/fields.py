@@ -20,6 +20,9 @@ MS_NS = 1_000_000
 SECOND_NS = 1_000_000_000
 MAX_INTEGER = 2**63 - 1
 """What an OTLP integer and an OTLP time can hold; as nanoseconds it is a day in April 2262."""
+MAX_ROWS = 10_000
+"""What is read of one list of a run: no backend shows a trace of more spans, and a body of 64 MB can hold millions.
+The lists of runs themselves are read whole."""
 MAX_PROBLEMS = 100
 """A body of a million broken rows must not become a million lines."""
 
@@ -70,9 +73,9 @@ class Fields:
         return self.text(key)
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """The strings of a list."""
+        """The strings of a list, at most MAX_ROWS."""
         texts: list[str] = []
-        for index, value in enumerate(self._items(key)):
+        for index, value in enumerate(self._items(key, MAX_ROWS)):
             if not isinstance(value, str):
                 self._note(f"{self._at(key)}[{index}]", "not a string")
             elif value:
@@ -134,10 +137,14 @@ class Fields:
         """The object under `key`; an empty one where there is none."""
         return Fields(self.value(key), self.problems, self._at(key))
 
-    def children(self, key: str) -> list["Fields"]:
-        """The objects of the list under `key`; anything else in it is left out."""
+    def rows(self, key: str) -> list["Fields"]:
+        """As `children`, of no more than the first MAX_ROWS in the list."""
+        return self.children(key, MAX_ROWS)
+
+    def children(self, key: str, at_most: int | None = None) -> list["Fields"]:
+        """The objects of the list under `key`, or of its first `at_most`; anything else in it is left out."""
         children: list[Fields] = []
-        for index, item in enumerate(self._items(key)):
+        for index, item in enumerate(self._items(key, at_most)):
             path = f"{self._at(key)}[{index}]"
             if isinstance(item, dict):
                 children.append(Fields(item, self.problems, path))
@@ -155,12 +162,16 @@ class Fields:
         except (ValueError, RecursionError):
             return _encodable(value)
 
-    def _items(self, key: str) -> list[Json]:
+    def _items(self, key: str, at_most: int | None) -> list[Json]:
         value = self.value(key)
-        if isinstance(value, list):
-            return cast("list[Json]", value)
-        self._unsound(key, value, "not a list")
-        return []
+        if not isinstance(value, list):
+            self._unsound(key, value, "not a list")
+            return []
+        items = cast("list[Json]", value)
+        if at_most is not None and len(items) > at_most:
+            self._note(self._at(key), f"{len(items)} rows, of which only the first {at_most} are read")
+            return items[:at_most]
+        return items
 
     def _at(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key

@@ -131,7 +131,7 @@ def read_run(body: RunBody) -> Run:
     if not is_run(detail):
         raise RunUnreadable("Flowyble's answer has neither a status nor an end: it is no run", retryable=True)
     status = read_status(detail)
-    rows = in_order(detail.children("steps"), by_number)
+    rows = in_order(detail.rows("steps"), by_number)
     return Run(
         ref=body.ref,
         status=status,

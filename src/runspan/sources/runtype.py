@@ -27,7 +27,7 @@ from runspan.model import (
 )
 from runspan.sources.answers import Walk, as_text, find_traceparent, rows_of, unwrapped
 from runspan.sources.base import Listed, Page, Scope, Source, Window
-from runspan.sources.fields import MS_NS, SECOND_NS, Fields, in_order
+from runspan.sources.fields import MAX_ROWS, MS_NS, SECOND_NS, Fields, in_order
 from runspan.sources.runtype_iterations import read_cost, read_iterations, read_usage, said
 
 PAGE_LIMIT = 50
@@ -206,9 +206,9 @@ def read_execution(body: RunBody, config: RuntypeConfig) -> Run:
     }
     started_ns, ended_ns = detail.time_ns("startedAt"), detail.time_ns("completedAt")
     created_ns = detail.time_ns("createdAt")
-    call_rows = in_order(tools.children("toolCalls"), lambda row: (row.identifier("id") or "",))
+    call_rows = in_order(tools.rows("toolCalls"), lambda row: (row.identifier("id") or "",))
     calls = [_tool_call(row, payloads, config) for row in call_rows]
-    iterations = detail.children("iterationDetails")
+    iterations = detail.rows("iterationDetails")
     locator = body.ref.locator
     return Run(
         ref=body.ref,
@@ -302,7 +302,7 @@ def _messages(value: Json) -> tuple[Message, ...]:
     if not isinstance(value, list):
         return () if value is None else (Message(role="user", text=as_text(value)),)
     messages: list[Message] = []
-    for item in cast("list[Json]", value):
+    for item in cast("list[Json]", value)[-MAX_ROWS:]:
         fields = Fields(item if isinstance(item, dict) else {"content": item}, [])
         content = fields.value("content")
         if content is not None:

@@ -4,7 +4,9 @@ Of iterations the vendor's page shows number, output and tokens; its stream's ev
 read where it is there. Tool calls stand in a list of their own, and may name their iteration.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from runspan.model import Content, Cost, Json, Message, Step, StepKind, Usage
 from runspan.sources.answers import as_text
@@ -65,17 +67,22 @@ def _with_loose_calls(
     Iterations without a time of their own count as equally long.
     """
     count = len(iterations)
-    known = [(place, _logged_ns(step)) for place, step in enumerate(iterations) if _logged_ns(step)]
-    steps = list(iterations)
-    for call in reversed(loose):
+    known = sorted((_logged_ns(step), place) for place, step in enumerate(iterations) if _logged_ns(step))
+    times_ns = [time_ns for time_ns, _ in known]
+    # Behind all that came before the call, and before all that came after it.
+    firsts = [0, *accumulate((place + 1 for _, place in known), max)]
+    lasts = [*accumulate((place for _, place in reversed(known)), min, initial=count)][::-1]
+    among: list[list[Step]] = [[] for _ in range(count + 1)]
+    for call in loose:
         at_ns = _logged_ns(call)
-        first = max((place + 1 for place, time_ns in known if time_ns <= at_ns), default=0)
-        last = min((place for place, time_ns in known if time_ns > at_ns), default=count)
+        earlier = bisect_right(times_ns, at_ns)
         place = count
         if at_ns and started_ns and ended_ns and ended_ns > started_ns:
             place = round(count * (at_ns - started_ns) / (ended_ns - started_ns))
-        steps.insert(max(first, min(place, last)), call)
-    return tuple(steps)
+        place = max(firsts[earlier], min(place, lasts[earlier]))
+        among[place].append(call)
+    steps = [step for calls, iteration in zip(among, iterations, strict=False) for step in (*calls, iteration)]
+    return (*steps, *among[count])
 
 
 def _logged_ns(step: Step) -> int:

@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 IDLE_LOOK_SECONDS = 5.0
 """Rows may also come from other processes (a backfill, `runspan retry`), so an idle worker looks this often."""
+JOB_LOOK_SECONDS = 0.5
+"""The rows of a job may also be finished by a daemon, and somebody waits for the last one."""
 BLOCKED_LOOK_SECONDS = 0.2
 GARBLED_ATTEMPTS = 3
 FAILING_ATTEMPTS = 10
@@ -51,6 +53,7 @@ class Work:
         self._outbox = outbox
         self._now = now
         self._job = job
+        self._look_seconds = JOB_LOOK_SECONDS if job else IDLE_LOOK_SECONDS
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
         self._fetched_ns = 0
@@ -121,17 +124,15 @@ class Work:
 
     async def _rest(self, states: tuple[RowState, ...]) -> None:
         """Sleep until something may have become possible: a row due, a task done, a pause over."""
-        line = self._line
+        line, timeout = self._line, self._look_seconds
         if line.health.paused_seconds:
-            timeout = min(line.health.paused_seconds, IDLE_LOOK_SECONDS)
-        elif not self._free:
-            timeout = IDLE_LOOK_SECONDS
-        elif not self._outbox.allowance(1):
+            timeout = min(timeout, line.health.paused_seconds)
+        elif self._free and not self._outbox.allowance(1):
             timeout = BLOCKED_LOOK_SECONDS
-        else:
+        elif self._free:
             due_ns = await asyncio.to_thread(self._ledger.next_due_ns, line.account, states=states, job=self._job)
-            until_due = IDLE_LOOK_SECONDS if due_ns is None else (due_ns - self._now()) / 1e9
-            timeout = min(max(until_due, 0.01), IDLE_LOOK_SECONDS)
+            if due_ns is not None:
+                timeout = min(timeout, max((due_ns - self._now()) / 1e9, 0.01))
         try:
             async with asyncio.timeout(timeout):
                 await line.wake.wait()

@@ -19,8 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
 from runspan.demo.simulator import Simulator
-from runspan.demo.world import WorldAgent, WorldRun
+from tests import otlp_validator
 from tests.otlp_store import OtlpStore
 
 RUNSPAN = Path(sys.executable).with_name("runspan")
@@ -212,14 +214,25 @@ def exactly_once(store: OtlpStore) -> dict[str, set[str]]:
     return spans
 
 
+def unsound(store: OtlpStore) -> dict[str, list[str]]:
+    """What the strict validator says of the traces in the store, by run id; empty where all are sound."""
+    payloads: dict[str, ExportTraceServiceRequest] = {}
+    seen: set[tuple[str, str]] = set()
+    for span in store.spans:
+        if (span.trace_id, span.span_id) in seen:
+            continue
+        seen.add((span.trace_id, span.span_id))
+        alone = ExportTraceServiceRequest.FromString(span.raw)
+        payload = payloads.setdefault(span.attributes["runspan.run.id"], alone)
+        if payload is not alone:
+            payload.resource_spans[0].scope_spans[0].spans.extend(alone.resource_spans[0].scope_spans[0].spans)
+    found = {run_id: otlp_validator.faults(payload.SerializeToString()) for run_id, payload in payloads.items()}
+    return {run_id: faults for run_id, faults in found.items() if faults}
+
+
 def answered(simulator: Simulator, platform: str, path: str) -> int:
     """How many requests of that kind have got an answer."""
     return sum(request.status is not None for request in simulator.asked(platform, path))
-
-
-def agent_of(run: WorldRun) -> WorldAgent:
-    """The agent that a run belongs to."""
-    return WorldAgent(agent_id=run.agent_id, name=run.agent_name or "")
 
 
 def _table(name: str, settings: Settings) -> str:

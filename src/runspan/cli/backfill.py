@@ -172,7 +172,7 @@ def table(report: Report, *, dry_run: bool) -> Table:
     for number, text in [*always, *(line for line in sometimes if line[0])]:
         drawn.add_row(str(number), text)
     for (state, reason), number in sorted(report.reasons.items()):
-        drawn.add_row(str(number), f"{state.value}: {reason}", style="dim")
+        drawn.add_row(str(number), screen.plain(f"{state.value}: {reason}"), style="dim")
     for problem in report.problems:
-        drawn.add_row("!", problem, style="red")
+        drawn.add_row("!", screen.plain(problem), style="red")
     return drawn

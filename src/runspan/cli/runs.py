@@ -63,13 +63,13 @@ def _table(rows: list[RunRow]) -> Table:
         agent = (summary and (summary.agent_name or summary.agent_id)) or row.ref.locator.agent_name or ""
         state = row.state.value + (" (retryable)" if row.state is RowState.QUARANTINED and row.retryable else "")
         table.add_row(
-            row.ref.run_id,
+            screen.plain(row.ref.run_id),
             row.source,
-            agent,
+            screen.plain(agent),
             Text(state, style=STYLES.get(row.state, "default")),
-            (summary.error_type or summary.status) if summary else (row.raw_status or ""),
+            (summary.error_type or summary.status) if summary else screen.plain(row.raw_status or ""),
             _time(summary.started_ns if summary else row.ref.locator.created_ns),
-            row.reason or (summary.trace_id if summary else "") or "",
+            screen.plain(row.reason or (summary.trace_id if summary else "") or ""),
         )
     return table
 

@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from runspan.cli.screen import plain
 from runspan.model import AttributeValue
 from runspan.trace import Span, SpanEvent, Trace
 
@@ -46,7 +47,7 @@ def draw(trace: Trace) -> RenderableType:
     table.add_column("cost", justify="right", no_wrap=True)
     for line in lines(trace):
         style = "red" if line.error else ("dim" if line.is_event else "")
-        name = Text(line.prefix, style="dim") + Text(line.name, style=style)
+        name = Text(line.prefix, style="dim") + Text(plain(line.name), style=style)
         if line.error:
             name.append(f"  {line.error}", style="bold red")
         mark = "~" if line.timing == "inferred" else ""
@@ -161,7 +162,9 @@ def _headline(trace: Trace) -> Text:
         f"queued {attributes['runspan.run.queue_seconds']} s" if "runspan.run.queue_seconds" in attributes else "",
         trace.root.error or "",
     ]
-    text = Text(f"run {trace.ref.run_id}", style="bold")
-    text.append("  " + " · ".join(fact for fact in facts if fact), style="red" if trace.root.error is not None else "")
+    text = Text(f"run {plain(trace.ref.run_id)}", style="bold")
+    text.append(
+        "  " + " · ".join(plain(fact) for fact in facts if fact), style="red" if trace.root.error is not None else ""
+    )
     text.append(f"\ntrace {trace.trace_id.hex()}", style="dim")
     return text

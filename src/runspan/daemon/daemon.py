@@ -32,6 +32,7 @@ log = structlog.get_logger()
 DRAIN_SECONDS = 9.0
 LEASE_RENEWAL = timedelta(minutes=2)
 PRUNE_EVERY = timedelta(hours=1)
+FIRST_LOOK_BACK = timedelta(minutes=1)
 START_SPREAD_SECONDS = 0.5
 """Sources begin one after the other, so that they do not knock all at once."""
 
@@ -120,8 +121,9 @@ class Daemon:
             offset = timedelta(seconds=START_SPREAD_SECONDS * index)
             if line.source.lists:
                 self._every(line.config.poll_every, begin + offset, _look, line, discovery.poll)
-                sweep_every = line.config.sweep_every
-                self._every(sweep_every, begin + offset + sweep_every, _look, line, discovery.look_back)
+                # Soon after each start: a bridge that is restarted every half hour would else never look back.
+                first = begin + offset + min(line.config.sweep_every, FIRST_LOOK_BACK)
+                self._every(line.config.sweep_every, first, _look, line, discovery.look_back)
             self._every(PRUNE_EVERY, begin + offset, self._prune, line)
         self._every(LEASE_RENEWAL, begin + LEASE_RENEWAL, self._renew)
 

@@ -69,6 +69,13 @@ def test_a_run_of_which_only_the_end_and_the_duration_are_known_starts_before_it
     assert (interval.start_ns, interval.end_ns) == (at(6), at(10))
 
 
+@pytest.mark.parametrize("time_ns", [2**63 - 2, 2**63 - 1])
+def test_no_run_ends_behind_what_64_bits_can_hold(time_ns: int) -> None:
+    run = run_of(tool(start_ns=time_ns), created_ns=time_ns - 1, started_ns=time_ns, ended_ns=time_ns)
+    interval = run_interval(run)
+    assert interval.start_ns < interval.end_ns <= 2**63 - 1
+
+
 def test_a_run_without_any_time_is_unreadable() -> None:
     with pytest.raises(RunUnreadable, match=r"run-1.*no time at all") as caught:
         run_interval(run_of(chat(duration_ns=SECOND), started_ns=None, ended_ns=None, duration_ns=SECOND))

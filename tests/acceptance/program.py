@@ -21,14 +21,15 @@ from typing import Any, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from runspan.cli.runs import document
 from runspan.demo.simulator import Simulator
+from runspan.ledger import Ledger
 from tests import otlp_validator
 from tests.otlp_store import OtlpStore
 
 RUNSPAN = Path(sys.executable).with_name("runspan")
 DEADLINE_SECONDS = 45.0
 LOOK_SECONDS = 0.01
-ALL_ROWS = "100000"
 
 Settings = Mapping[str, Any]
 Row = dict[str, Any]
@@ -123,13 +124,12 @@ class Program:
         """The command line."""
         return [str(RUNSPAN), command, "-c", str(self.config), *arguments]
 
-    def rows(self, *arguments: str) -> dict[str, Row]:
-        """What `runspan runs --json` tells, by run id; nothing before there is a ledger."""
+    def rows(self) -> dict[str, Row]:
+        """What `runspan runs --json` prints, by run id, without starting it; nothing before there is a ledger."""
         if not self.ledger.exists():
             return {}
-        told = self.run("runs", "--json", "--limit", ALL_ROWS, *arguments)
-        assert (told.returncode, told.stderr) == (0, "")
-        return {row["run_id"]: row for row in map(json.loads, told.stdout.splitlines())}
+        with Ledger.open(f"sqlite:///{self.ledger}", read_only=True) as ledger:
+            return {row.ref.run_id: json.loads(json.dumps(document(row))) for row in ledger.runs()}
 
     def states(self) -> dict[str, int]:
         """How many runs stand in which state."""

@@ -257,9 +257,6 @@ def test_limit_and_force(simulator: Simulator, store: OtlpStore, tmp_path: Path)
     assert (forced["exported"], details(simulator)) == (7, 14)
     assert set(exactly_once(store)) == ids(runs)
     assert {len(copies) for spans in store.traces.values() for copies in spans.values()} == {2}
-    forced_again = closing_table(program.run("backfill", *SINCE, "--force").stdout)
-    assert forced_again["exported"] == 7
-    assert details(simulator) == 21
 
 
 def test_ids_come_bare_and_as_json_from_standard_input(simulator: Simulator, store: OtlpStore, tmp_path: Path) -> None:
@@ -342,11 +339,10 @@ def test_show_runs_retry_and_id_agree(simulator: Simulator, store: OtlpStore, tm
     assert runs[0].run_id not in listed.stdout
     assert "in all: " in listed.stdout
 
-    for chosen, number in [("no_such_run", 0), (runs[1].run_id, 1)]:
-        assert program.run("retry", chosen).stdout == f"{number} quarantined runs are due again\n"
+    assert program.run("retry", runs[1].run_id).stdout == "1 quarantined runs are due again\n"
     assert closing_table(program.run("backfill", *SINCE).stdout)["exported"] == 1
-    told = program.run("id", "--platform", "casedev", runs[1].run_id)
-    assert program.rows()[runs[1].run_id]["trace_id"] == told.stdout.split()[1]
+    listed = program.run("runs", "--json")
+    assert {row["run_id"]: row for row in map(json.loads, listed.stdout.splitlines())} == program.rows()
     assert set(exactly_once(store)) == ids([*runs, execution])
 
 

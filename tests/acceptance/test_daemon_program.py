@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -120,6 +121,11 @@ class Day:
     stop_seconds: float
     keys: list[str]
     refused_requests: int
+    pid: int
+    second: subprocess.CompletedProcess[str]
+    """Another daemon on the same ledger, started meanwhile."""
+    joined: subprocess.CompletedProcess[str]
+    """A backfill of a source that the daemon has."""
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -156,6 +162,8 @@ def one_day(folder: Path) -> Day:
             store.wait(lambda: runs_in(store) >= wanted, 60)
             shown = "".join(page(daemon, path)[1] for path in ("/", "/metrics", "/readyz", "/healthz"))
             readiness = page(daemon, "/readyz")
+            second = program.run("run")
+            joined = program.run("backfill", "--source", "casedev", "--since", "1d")
             wait_until(lambda: len(daemon.logged("source_refused")) == 2, "the wrong key's second try")
             begun = time.monotonic()
             exit_code = daemon.signalled(signal.SIGTERM)
@@ -177,6 +185,9 @@ def one_day(folder: Path) -> Day:
         stop_seconds,
         keys,
         refused,
+        daemon.process.pid,
+        second,
+        joined,
     )
 
 
@@ -211,6 +222,21 @@ def each_run_is_sent_once_and_only_after_its_late_rows(day: Day) -> None:
         if span.name.startswith("execute_tool") and span.attributes["runspan.run.id"] in sent:
             sent[span.attributes["runspan.run.id"]] += 1
     assert sent == tools
+
+
+def a_second_daemon_says_who_holds_the_ledger(day: Day) -> None:
+    assert day.second.returncode == 4
+    last = day.second.stderr.splitlines()[-1]
+    assert last.startswith(f"daemon pid {day.pid} on host ")
+    assert re.search(r" holds the ledger /\S+/ledger\.db since 20[-0-9T:]+Z; stop it or use another ledger$", last)
+    assert "Traceback" not in day.second.stderr
+
+
+def a_backfill_joins(day: Day) -> None:
+    assert day.joined.returncode == 0
+    runs = day.world.runs("casedev")
+    table = closing_table(day.joined.stdout)
+    assert (table["listed"], table["already known"], table["exported"]) == (len(runs), len(runs), 0)
 
 
 def sigterm_ends_it_in_order(day: Day) -> None:
@@ -290,6 +316,8 @@ def test_a_whole_day_of_four_platforms(tmp_path: Path, subtests: pytest.Subtests
     for check in (
         all_runs_of_all_platforms_end_in_the_store_or_in_the_ledger_with_a_reason,
         each_run_is_sent_once_and_only_after_its_late_rows,
+        a_second_daemon_says_who_holds_the_ledger,
+        a_backfill_joins,
         sigterm_ends_it_in_order,
         a_wrong_key_is_one_clear_error_and_a_growing_pause,
         the_log_is_json_with_actions_and_nothing_else,
@@ -342,30 +370,6 @@ def test_killed_at_every_step_it_loses_and_doubles_nothing(
     assert max(len(copies) for spans in store.traces.values() for copies in spans.values()) <= 5
 
 
-def test_a_second_daemon_says_who_holds_the_ledger_while_a_backfill_joins(
-    simulator: Simulator, store: OtlpStore, tmp_path: Path
-) -> None:
-    runs = ended_runs(simulator, 5)
-    program = Program.between(simulator, store, tmp_path, source(simulator, "casedev"))
-    with program.start("run") as daemon:
-        daemon.wait_logged("web_started")
-        second = program.run("run")
-        assert second.returncode == 4
-        last = second.stderr.splitlines()[-1]
-        assert last.startswith(f"daemon pid {daemon.process.pid} on host ")
-        assert f"holds the ledger {program.ledger} since " in last
-        assert last.endswith("; stop it or use another ledger")
-        assert "Traceback" not in second.stderr
-
-        joined = program.run("backfill", "--source", "casedev", "--since", "1d")
-        assert joined.returncode == 0
-        table = closing_table(joined.stdout)
-        assert (table["listed"], table["exported"] + table["already known"]) == (5, 5)
-        assert daemon.signalled(signal.SIGTERM) == 0
-    assert set(exactly_once(store)) == {run.run_id for run in runs if run.platform == "casedev"}
-    assert {len(copies) for spans in store.traces.values() for copies in spans.values()} == {1}
-
-
 def test_a_destination_that_is_down_marks_nothing_and_gets_everything_later(
     simulator: Simulator, store: OtlpStore, tmp_path: Path
 ) -> None:
@@ -410,7 +414,7 @@ def rows_due(daemon: Started) -> float:
 def test_an_interrupt_stops_it_too_and_what_was_under_way_is_marked(
     simulator: Simulator, store: OtlpStore, tmp_path: Path
 ) -> None:
-    runs = ended_runs(simulator, 10)
+    ended_runs(simulator, 10)
     program = Program.between(simulator, store, tmp_path, *all_sources(simulator))
     with program.start("run") as daemon:
         store.wait(lambda: bool(store.requests), 30)
@@ -421,7 +425,3 @@ def test_an_interrupt_stops_it_too_and_what_was_under_way_is_marked(
     # Whatever the store has is marked, and nothing else.
     exported = {run_id for run_id, row in program.rows().items() if row["state"] == "exported"}
     assert exported == set(exactly_once(store))
-    with program.start("run") as daemon:
-        store.wait(lambda: runs_in(store) == ids(runs), 30)
-        assert daemon.signalled(signal.SIGTERM) == 0
-    assert {len(copies) for spans in store.traces.values() for copies in spans.values()} == {1}

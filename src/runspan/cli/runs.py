@@ -44,7 +44,7 @@ def runs(
         counts = ledger.counts()
     if as_json:
         for row in rows:
-            typer.echo(json.dumps(_document(row)))
+            typer.echo(json.dumps(document(row)))
         return
     console = screen.output()
     console.print(_table(rows))
@@ -78,9 +78,10 @@ def _time(time_ns: int | None) -> str:
     return "" if time_ns is None else datetime.fromtimestamp(time_ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _document(row: RunRow) -> dict[str, Any]:
-    document: dict[str, Any] = asdict(row)
-    ref = document.pop("ref")
+def document(row: RunRow) -> dict[str, Any]:
+    """A row as `--json` prints it: one flat object."""
+    told: dict[str, Any] = asdict(row)
+    ref = told.pop("ref")
     locator = ref.pop("locator")
-    summary: dict[str, Any] = document.pop("summary") or {}
-    return {**ref, **locator, **document, **summary}
+    summary: dict[str, Any] = told.pop("summary") or {}
+    return {**ref, **locator, **told, **summary}

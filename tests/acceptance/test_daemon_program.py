@@ -411,17 +411,21 @@ def rows_due(daemon: Started) -> float:
     return sum(map(float, figures))
 
 
-def test_an_interrupt_stops_it_too_and_what_was_under_way_is_marked(
-    simulator: Simulator, store: OtlpStore, tmp_path: Path
-) -> None:
-    ended_runs(simulator, 10)
-    program = Program.between(simulator, store, tmp_path, *all_sources(simulator))
+@pytest.mark.xfail(
+    strict=True, reason="rows that only wait for their turn under the rate hold a stop up to the end of the drain"
+)
+def test_it_stops_in_time_however_small_the_quota(simulator: Simulator, store: OtlpStore, tmp_path: Path) -> None:
+    runs = ended_runs(simulator, 10)
+    # Eight are claimed at once, and their turns would take sixteen seconds.
+    program = Program.between(simulator, store, tmp_path, source(simulator, "flowyble", rate="30/min"))
     with program.start("run") as daemon:
-        store.wait(lambda: bool(store.requests), 30)
+        store.wait(lambda: bool(store.requests), 40)
         begun = time.monotonic()
-        assert daemon.signalled(signal.SIGINT) in (0, 130)
+        assert daemon.signalled(signal.SIGTERM) == 0
         assert time.monotonic() - begun < 10
-    assert "Traceback" not in daemon.stderr
-    # Whatever the store has is marked, and nothing else.
-    exported = {run_id for run_id, row in program.rows().items() if row["state"] == "exported"}
-    assert exported == set(exactly_once(store))
+    assert not daemon.logged("drain_timeout")
+    # Whatever the store has is marked, and nothing else; what waited for its turn can be claimed at once.
+    rows = program.rows()
+    exported = {run_id for run_id, row in rows.items() if row["state"] == "exported"}
+    assert exported == set(exactly_once(store)) < ids(runs)
+    assert {row["leased_until_ns"] for row in rows.values()} == {None}

@@ -150,3 +150,12 @@ def advance(line_up: Pipeline, clock: Clock, seconds: float) -> None:
     clock.advance(seconds)
     for line in line_up.lines:
         line.wake.set()
+
+
+async def pass_time(line_up: Pipeline, clock: Clock, step_seconds: float, condition: Callable[[], bool]) -> None:
+    """Advance step by step until the condition holds; fails when it does not come to that."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        advance(line_up, clock, step_seconds)
+        await asyncio.sleep(0.005)

@@ -5,12 +5,13 @@ Called only where content capture is on.
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TypeAlias, cast
 
 from runspan.model import NO_CONTENT, AttributeValue, Content, Json, Message, Run, RunStatus, Step
 from runspan.projection.conventions import gen_ai, own
-from runspan.projection.redaction import MASK, is_secret_key, redact_start
+from runspan.projection.redaction import MARGIN_CHARACTERS, MASK, is_secret_key, redact_start
 from runspan.projection.values import clean_text, cut_text
 
 CUT = "runspan.content.cut"
@@ -19,6 +20,8 @@ CUT = "runspan.content.cut"
 Pairs: TypeAlias = list[tuple[str, AttributeValue | None]]
 
 _DEEPEST = 32
+_LIMITS_READ = 64
+"""So many times its limit is read of a content with very many strings, the newest first."""
 _KEY_BYTES = 128
 _SHORTEST = 24
 """Strings are not cut below this many characters; rather whole items are left out."""
@@ -88,7 +91,7 @@ def fit_json(value: Json, limit_bytes: int) -> tuple[str | None, bool]:
     Long strings are cut first, all to the same length; then a list loses its oldest items; what still does not fit
     becomes one JSON string. None where not even that is possible.
     """
-    tidy = _Tidy(limit_bytes)
+    tidy = _Tidy(value, limit_bytes)
     value = tidy(value)
     text = _dumps(value)
     if _size(text) <= limit_bytes:
@@ -109,18 +112,17 @@ def fit_json(value: Json, limit_bytes: int) -> tuple[str | None, bool]:
 class _Tidy:
     """Copies JSON with secrets masked, and without what no attribute could hold: too many items, or too deep."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, value: Json, limit_bytes: int) -> None:
         self.cut = False
-        self._limit = limit_bytes
+        self._longest = _longest_that_fit(value, limit_bytes)
         self._items_left = limit_bytes // 2  # an item takes a byte, and a comma
+        self._characters_left = limit_bytes * _LIMITS_READ
 
     def __call__(self, value: Json, depth: int = 0) -> Json:
         self._items_left -= 1
         match value:
             case str():
-                text = redact_start(clean_text(value), self._limit)
-                self.cut = self.cut or len(text) > self._limit
-                return text[: self._limit]
+                return self._str(value)
             case bool() | None:
                 return value
             case int() if value.bit_length() > 1024:
@@ -137,14 +139,23 @@ class _Tidy:
             case _:
                 return value
 
+    def _str(self, value: str) -> str:
+        if self._characters_left <= 0:
+            self.cut = True
+            return _ELLIPSIS
+        self._characters_left -= min(len(value), self._longest + MARGIN_CHARACTERS)
+        text = redact_start(clean_text(value), self._longest)
+        self.cut = self.cut or len(text) > self._longest
+        return text[: self._longest]
+
     def _list(self, values: list[Json], depth: int) -> list[Json]:
         tidied: list[Json] = []
-        for value in values:
+        for value in reversed(values):
             if self._items_left <= 0:
                 self.cut = True
                 break
             tidied.append(self(value, depth + 1))
-        return tidied
+        return tidied[::-1]
 
     def _dict(self, values: Mapping[str, Json], depth: int) -> dict[str, Json]:
         tidied: dict[str, Json] = {}
@@ -152,10 +163,33 @@ class _Tidy:
             if self._items_left <= 0:
                 self.cut = True
                 break
-            name = cut_text(clean_text(key), _KEY_BYTES)
+            cleaned = clean_text(key)
+            name = cut_text(cleaned, _KEY_BYTES)
+            self.cut = self.cut or name != cleaned
             is_secret = is_secret_key(name) and isinstance(value, str | int | float)
             tidied[name] = MASK if is_secret else self(value, depth + 1)
         return tidied
+
+
+def _longest_that_fit(value: Json, limit_bytes: int) -> int:
+    """More than what any string in `value` can keep, when the longest are cut to the same length until all fit."""
+    lengths = sorted(len(item) for item in islice(_values(value), limit_bytes // 2) if isinstance(item, str))
+    left = limit_bytes
+    for place, length in enumerate(lengths):
+        share = left // (len(lengths) - place)
+        if length > share:
+            return max(share, _SHORTEST) + 1
+        left -= length
+    return limit_bytes
+
+
+def _values(value: Json, depth: int = 0) -> Iterator[Json]:
+    """Everything in `value`, in the order in which it is tidied."""
+    yield value
+    if depth < _DEEPEST and isinstance(value, dict | list):
+        inside = cast("dict[str, Json] | list[Json]", value)
+        for item in inside.values() if isinstance(inside, dict) else reversed(inside):
+            yield from _values(item, depth + 1)
 
 
 def _shortened(value: Json, length: int) -> Json:

@@ -15,8 +15,8 @@ from runspan.errors import RunUnreadable
 from runspan.model import Run, Step, StepKind
 
 _LATEST_NS = 2**63 - 2
-"""Nanoseconds in 64 bits end in the year 2262; what lies beyond, or before 1970, is no time of a run. The very last one is
-left for the end of a run that starts in the one before."""
+"""Nanoseconds in 64 bits end in the year 2262; what lies beyond, or before 1970, is no time of a run. The very last one
+is left for the end of a run that starts in the one before."""
 
 
 class Timing(StrEnum):

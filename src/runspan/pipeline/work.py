@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import structlog
 
-from runspan.errors import LedgerUnusable, RunGone, RunUnreadable, SourceGarbled, SourceUnavailable, said
+from runspan.errors import LedgerUnusable, RunGone, RunUnreadable, SourceGarbled, SourceRefused, SourceUnavailable, said
 from runspan.ledger import Claim, Finished, Ledger, RowState, Summary
 from runspan.model import Run, RunBody, RunStatus
 from runspan.otlp.encode import encode
@@ -28,7 +28,8 @@ IDLE_LOOK_SECONDS = 5.0
 JOB_LOOK_SECONDS = 0.5
 """The rows of a job may also be finished by a daemon, and somebody waits for the last one."""
 BLOCKED_LOOK_SECONDS = 0.2
-GARBLED_ATTEMPTS = 3
+UNUSABLE_ATTEMPTS = 3
+"""For a run whose answer is no JSON or a refusal, where other runs come."""
 FAILING_ATTEMPTS = 10
 FAILING_FOR = timedelta(hours=1)
 
@@ -242,9 +243,9 @@ class Work:
         now_ns = self._now()
         since_ns = self._failing_since_ns.setdefault(claim.ref.run_id, now_ns)
         attempts = claim.attempts + 1
-        garbled = isinstance(error, SourceGarbled) and attempts >= GARBLED_ATTEMPTS
+        unusable = isinstance(error, SourceGarbled | SourceRefused) and attempts >= UNUSABLE_ATTEMPTS
         failing = attempts >= FAILING_ATTEMPTS and now_ns - since_ns > nanoseconds(FAILING_FOR)
-        if (garbled or failing) and await self._others_come(since_ns):
+        if (unusable or failing) and await self._others_come(since_ns):
             return self._quarantined(claim, str(error), retryable=True)
         due_ns = standing.retry_at(now_ns, claim.attempts, error.retry_after_seconds)
         return Finished(claim.ref, claim.state, reason=str(error), due_ns=due_ns, count_attempt=True)

@@ -74,7 +74,7 @@ def test_nothing_said_is_nothing_shown() -> None:
 
 JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters()), inner),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(), max_size=30), inner),
     max_leaves=40,
 )
 
@@ -150,6 +150,11 @@ def test_content_of_many_megabytes_takes_no_longer_than_what_is_kept(value: Any)
     assert 16_000 < len(text.encode()) <= 32 * 1024
 
 
+def test_a_key_that_is_cut_is_told() -> None:
+    text, cut = fit_json({"k" * 200: 1}, LIMIT)
+    assert (text, cut) == ('{"' + "k" * 125 + '…":1}', True)
+
+
 def test_content_may_be_nested_without_end() -> None:
     deep: Any = "x"
     for _ in range(900):
@@ -217,7 +222,26 @@ def test_a_secret_at_the_end_of_the_piece_that_is_read_is_not_shown() -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    "a a. a- a@ a@b- a.a@a. - eyJ- eyJa eyJaaaaaaaa- ://a: token token: Bearer sk- sk-abc- AIza- rt_a".split(),
+    [
+        "a",
+        "a.",
+        "a-",
+        "a@",
+        "a@b-",
+        "a.a@a.",
+        "-",
+        "eyJ-",
+        "eyJa",
+        "eyJaaaaaaaa-",
+        "://a:",
+        "token",
+        "token:",
+        "Bearer",
+        "sk-",
+        "sk-abc-",
+        "AIza-",
+        "rt_a",
+    ],
 )
 def test_no_text_takes_redaction_more_than_linear_time(unit: str) -> None:
     text = unit.replace("Bearer", "Bearer ") * (40_000 // len(unit))

@@ -208,6 +208,10 @@ def exactly_once(store: OtlpStore) -> dict[str, set[str]]:
             assert len(set(raw)) == 1, f"copies of span {span_id} of trace {trace_id} differ"
     for span in store.spans:
         spans.setdefault(span.attributes["runspan.run.id"], set()).add(span.span_id)
+    for request in store.requests:
+        for run_id in request.run_ids & set(spans):
+            sent = {span.span_id for span in request.spans if span.attributes["runspan.run.id"] == run_id}
+            assert sent == spans[run_id], f"run {run_id} was sent again with other spans"
     owners = {(span.trace_id, span.span_id): span.attributes["runspan.run.id"] for span in store.spans}
     assert len({span_id for _, span_id in owners}) == len(owners), "two runs share a span id"
     assert len({trace_id for trace_id, _ in owners}) == len(spans), "a run has two traces, or a trace two runs"

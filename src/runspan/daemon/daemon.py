@@ -29,7 +29,8 @@ from runspan.quantities import nanoseconds
 
 log = structlog.get_logger()
 
-DRAIN_SECONDS = 9.0
+DRAIN_SECONDS = 8.0
+"""Container runtimes send SIGKILL after ten; closing what is open takes its time too."""
 LEASE_RENEWAL = timedelta(minutes=2)
 PRUNE_EVERY = timedelta(hours=1)
 FIRST_LOOK_BACK = timedelta(minutes=1)

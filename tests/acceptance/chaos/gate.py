@@ -44,8 +44,7 @@ class Gate:
         self._crossing = crossing
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.refusing = False
-        """Whether connections are reset at once: nobody is there."""
+        self._open: set[socket.socket] = set()
 
     @property
     def url(self) -> str:
@@ -60,6 +59,14 @@ class Gate:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
+    def hang_up(self) -> None:
+        """Reset every connection there is; new ones are welcome."""
+        while self._open:
+            with contextlib.suppress(OSError):
+                client = self._open.pop()
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
+                client.shutdown(socket.SHUT_RDWR)
+
     def _accept(self) -> None:
         while True:
             try:
@@ -70,9 +77,7 @@ class Gate:
 
     def _relay(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError, _Ended):
-            if self.refusing:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
-                return
+            self._open.add(client)
             with socket.create_connection(("127.0.0.1", self._server_port)) as server:
                 for connection in (client, server):
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,124 @@
+"""What a platform may do to a daemon that goes on running; the other platform is read on meanwhile."""
+
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+
+import pytest
+
+from runspan.demo.faults import Close, CutOff, Effect, Hang, Reply, Reset, html, redirect
+from runspan.demo.world import WorldRun
+from tests.acceptance.chaos import figures
+from tests.acceptance.chaos.rig import Rig
+from tests.acceptance.program import Started, wait_until
+
+pytestmark = pytest.mark.xdist_group("sources")
+
+DETAILS = "details"
+EVERYTHING = "."
+PATIENCE_SECONDS = 45.0
+"""A refused key is a pause of half a minute, so that a person is not drowned in alarms."""
+in_soak = pytest.mark.skipif(
+    not figures.SOAK, reason="others stand for it, or it takes half a minute; make soak waits for it"
+)
+
+
+class Bridge:
+    """The rig and its daemon."""
+
+    def __init__(self, rig: Rig, daemon: Started) -> None:
+        self.rig = rig
+        self.daemon = daemon
+
+    def wait_exported(self, runs: list[WorldRun]) -> None:
+        wanted = {run.run_id for run in runs}
+        wait_until(lambda: wanted <= self.rig.stored, f"{wanted} to be stored", PATIENCE_SECONDS)
+
+    def asked_seconds(self, since_ns: int) -> list[float]:
+        """When requests came to the platform in trouble, in seconds since then."""
+        asked = self.rig.simulator.asked("casedev")
+        return [(request.time_ns - since_ns) / 1e9 for request in asked if request.time_ns >= since_ns]
+
+
+@pytest.fixture(scope="module")
+def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
+    key = "env:CASEDEV_KEY"
+    nowhere = {"name": "nowhere", "platform": "casedev", "base_url": "https://platform.invalid", "api_key": key}
+    folder = tmp_path_factory.mktemp("sources")
+    with Rig(folder, ["casedev", "flowyble"], more_sources=[nowhere], overlap="24h") as rig:
+        with rig.start("run") as daemon:
+            daemon.wait_logged("web_started")
+            yield Bridge(rig, daemon)
+            rig.simulator.faults.clear()
+            rig.settle(daemon)
+        assert "Traceback" not in daemon.stderr
+        rig.check_ledger()
+        rig.judge().check()
+
+
+def asked_to_wait(form: str) -> Callable[[], Effect]:
+    return lambda: Reply(
+        429, "{}", {"retry-after": formatdate(time.time() + 3, usegmt=True) if form == "date" else "2"}
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(EVERYTHING, id="lists and details"), pytest.param(DETAILS, id="details", marks=in_soak)],
+)
+@pytest.mark.parametrize(
+    "effect",
+    [
+        pytest.param(lambda: Reply(500, "{}"), id="500"),
+        pytest.param(lambda: html(502), id="html 502"),
+        pytest.param(lambda: html(200), id="html 200"),
+        pytest.param(lambda: CutOff(honest_length=True), id="half a body"),
+        pytest.param(lambda: CutOff(honest_length=False), id="wrong content length"),
+        pytest.param(lambda: redirect("http://127.0.0.1:9/elsewhere"), id="redirect"),
+        pytest.param(Reset, id="reset"),
+        pytest.param(Close, id="close"),
+        pytest.param(lambda: Reply(401, "{}"), id="401 then healed", marks=in_soak),
+    ],
+)
+def test_trouble_that_passes_costs_time_and_nothing_else(
+    bridge: Bridge, effect: Callable[[], Effect], path: str
+) -> None:
+    figures.note(faults=1)
+    bridge.rig.simulator.fault("casedev", path, effect(), times=2)
+    troubled, other = bridge.rig.stock("casedev", 3), bridge.rig.stock("flowyble", 1)
+    bridge.wait_exported(other)
+    bridge.wait_exported(troubled)
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_a_platform_is_left_alone_for_as_long_as_it_asks(bridge: Bridge, form: str) -> None:
+    figures.note(faults=1)
+    fault = bridge.rig.simulator.fault("casedev", EVERYTHING, asked_to_wait(form)(), times=1)
+    wait_until(lambda: fault.times <= 0, "the refusal")
+    refused_ns = bridge.rig.simulator.asked("casedev")[-1].time_ns
+    troubled, other = bridge.rig.stock("casedev", 2), bridge.rig.stock("flowyble", 1)
+    bridge.wait_exported(other)
+    bridge.wait_exported(troubled)
+    # The request after the refused one; those that were under way beside it came within moments.
+    assert not [seconds for seconds in bridge.asked_seconds(refused_ns) if 0.3 < seconds < 1.9]
+
+
+def test_who_never_answers_holds_up_nobody_else(bridge: Bridge) -> None:
+    figures.note(faults=1)
+    simulator = bridge.rig.simulator
+    hanging = simulator.fault("casedev", EVERYTHING, Hang())
+    troubled = bridge.rig.stock("casedev", 1)
+    wait_until(lambda: simulator.asked("casedev")[-1].status is None, "a request that hangs")
+    for _ in range(3):
+        bridge.wait_exported(bridge.rig.stock("flowyble", 1))
+    simulator.faults.remove(hanging)
+    bridge.rig.gates["casedev"].hang_up()
+    bridge.wait_exported(troubled)
+
+
+def test_who_cannot_be_found_holds_up_nobody_else(bridge: Bridge) -> None:
+    figures.note(faults=1)
+    line = bridge.daemon.wait_logged("source_unavailable", source="nowhere")
+    assert "GET https://platform.invalid/" in line["event"]
+    assert "the name does not resolve" in line["event"]
+    bridge.wait_exported([*bridge.rig.stock("casedev", 1), *bridge.rig.stock("flowyble", 1)])

@@ -2,7 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from email.utils import formatdate
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +13,9 @@ from runspan.demo.world import WorldRun
 from tests.acceptance.chaos import figures
 from tests.acceptance.chaos.rig import Rig
 from tests.acceptance.program import Started, wait_until
-from tests.otlp_store import OtlpStore, Reply, Request, lost_ack, page, partial, refuse, reset, slow
+from tests.otlp_store import OtlpStore, Reply, Request, lost_ack, page, refuse, reset, slow
+from tests.otlp_store import partial as partly
 
-pytestmark = pytest.mark.xdist_group("destination")
-
-in_soak = pytest.mark.skipif(not figures.SOAK, reason="a kind of trouble that others stand for; make soak meets it")
 TIMEOUT_SECONDS = 1.0
 RUNS = 4
 
@@ -63,10 +64,11 @@ class Bridge:
         return {len(copies) for trace_id in mine for copies in self.store.traces[trace_id].values()}
 
 
-@pytest.fixture(scope="module")
-def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
+@contextmanager
+def bridge_of(folder: Path) -> Iterator[Bridge]:
+    """A daemon at work, and at the end the judgement."""
     environ = {"RUNSPAN_DESTINATION__TIMEOUT": f"{TIMEOUT_SECONDS:.0f}s"}
-    with Rig(tmp_path_factory.mktemp("destination"), ["casedev"], environ=environ, overlap="24h") as rig:
+    with Rig(folder, ["casedev"], environ=environ, overlap="24h") as rig:
         with rig.start("run") as daemon:
             daemon.wait_logged("web_started")
             yield Bridge(rig, daemon)
@@ -80,25 +82,7 @@ def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
         rig.judge().check()
 
 
-@pytest.mark.parametrize(
-    ("reply", "seconds"),
-    [
-        pytest.param(lambda: refuse(429, retry_after="2"), 2.0, id="429 seconds"),
-        pytest.param(lambda: refuse(429, retry_after=formatdate(time.time() + 3, usegmt=True)), 2.0, id="429 date"),
-        pytest.param(lambda: refuse(429), 0.5, id="429 bare"),
-        pytest.param(lambda: refuse(503, retry_after="2"), 2.0, id="503 seconds"),
-        pytest.param(lambda: refuse(502), 0.5, id="502", marks=in_soak),
-        pytest.param(lambda: refuse(500), 2.5, id="500"),
-        pytest.param(lambda: refuse(401), 0.5, id="401 then healed"),
-        pytest.param(lambda: refuse(404), 0.5, id="404", marks=in_soak),
-        pytest.param(lambda: page(200), 0.5, id="a web page", marks=in_soak),
-        pytest.param(lambda: refuse(302), 0.5, id="redirect", marks=in_soak),
-        pytest.param(reset, 0.5, id="reset"),
-    ],
-)
-def test_trouble_that_passes_costs_time_and_nothing_else(
-    bridge: Bridge, reply: Callable[[], Reply], seconds: float
-) -> None:
+def trouble_that_passes_costs_time_and_nothing_else(bridge: Bridge, reply: Callable[[], Reply], seconds: float) -> None:
     runs = bridge.meet(lambda request, before: reply() if before == 0 else None)
     bridge.wait_stored(runs)
     bridge.wait_marked(runs)
@@ -108,13 +92,7 @@ def test_trouble_that_passes_costs_time_and_nothing_else(
     assert bridge.copies(runs) == {1}
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [pytest.param(lost_ack, id="broken off"), pytest.param(lambda: slow(2 * TIMEOUT_SECONDS), id="too slow")],
-)
-def test_an_acknowledgement_that_is_lost_leads_to_copies_of_the_same_bytes(
-    bridge: Bridge, reply: Callable[[], Reply]
-) -> None:
+def a_lost_acknowledgement_leads_to_copies_of_the_same_bytes(bridge: Bridge, reply: Callable[[], Reply]) -> None:
     runs = bridge.meet(lambda request, before: reply() if before == 0 else None)
     bridge.wait_marked(runs)
     assert max(bridge.copies(runs)) == 2
@@ -123,7 +101,7 @@ def test_an_acknowledgement_that_is_lost_leads_to_copies_of_the_same_bytes(
         assert {len(set(copies)) for copies in bridge.store.traces[trace_id].values()} == {1}
 
 
-def test_a_destination_that_is_down(bridge: Bridge) -> None:
+def a_destination_that_is_down(bridge: Bridge) -> None:
     bridge.store.down()
     runs = bridge.meet(lambda request, before: None)
     wait_until(lambda: len(bridge.rig.rows([run.run_id for run in runs])) == RUNS, "the runs to be noted")
@@ -133,30 +111,27 @@ def test_a_destination_that_is_down(bridge: Bridge) -> None:
     assert bridge.copies(runs) == {1}
 
 
-def test_too_large_together_is_split(bridge: Bridge) -> None:
+def too_large_together_is_split(bridge: Bridge) -> None:
     runs = bridge.meet(lambda request, before: refuse(413) if len(request.trace_ids) > 1 else None)
     bridge.wait_marked(runs)
     assert bridge.copies(runs) == {1}
 
 
-@pytest.mark.parametrize(
-    ("status", "reason"), [(400, "answered 400"), (413, "answered 413")], ids=["poison", "too large alone"]
-)
-def test_one_bad_trace_stands_alone_in_the_end(bridge: Bridge, status: int, reason: str) -> None:
+def one_bad_trace_stands_alone_in_the_end(bridge: Bridge, status: int) -> None:
     bad: list[str] = []
     runs = bridge.meet(lambda request, before: refuse(status, "no") if request.run_ids & set(bad) else None)
     bad.append(runs[1].run_id)
     good = [run for run in runs if run.run_id not in bad]
     bridge.wait_marked(good)
     bridge.wait_marked([runs[1]], "quarantined")
-    assert reason in bridge.rig.reasons()[bad[0]]
+    assert f"answered {status}" in bridge.rig.reasons()[bad[0]]
     assert bad[0] not in bridge.rig.stored
     assert bridge.copies(good) == {1}
     assert bridge.daemon.logged("trace_quarantined", run=bad[0])
 
 
-def test_what_is_partly_taken_is_never_sent_again(bridge: Bridge) -> None:
-    runs = bridge.meet(lambda request, before: partial(2, "two spans were odd") if before == 0 else None)
+def what_is_partly_taken_is_never_sent_again(bridge: Bridge) -> None:
+    runs = bridge.meet(lambda request, before: partly(2, "two spans were odd") if before == 0 else None)
     bridge.wait_stored(runs)
     first = bridge.arrivals[0][1]
     suspects = [run for run in runs if run.run_id in first.run_ids]
@@ -170,3 +145,44 @@ def test_what_is_partly_taken_is_never_sent_again(bridge: Bridge) -> None:
     assert bridge.copies(runs) == {1}
     if len(bridge.arrivals) > 1:
         assert len(bridge.arrivals[1][1].trace_ids) == 1, "one by one, until an answer is clean"
+
+
+PASSING: dict[str, tuple[Callable[[], Reply], float]] = {
+    "429 seconds": (lambda: refuse(429, retry_after="2"), 2.0),
+    "429 date": (lambda: refuse(429, retry_after=formatdate(time.time() + 3, usegmt=True)), 2.0),
+    "429 bare": (lambda: refuse(429), 0.5),
+    "503 seconds": (lambda: refuse(503, retry_after="2"), 2.0),
+    "500": (lambda: refuse(500), 2.5),
+    "401 then healed": (lambda: refuse(401), 0.5),
+    "reset": (reset, 0.5),
+}
+"""With the least time until the destination is tried again."""
+MORE_PASSING: dict[str, tuple[Callable[[], Reply], float]] = {
+    "502": (lambda: refuse(502), 0.5),
+    "404": (lambda: refuse(404), 0.5),
+    "a web page": (lambda: page(200), 0.5),
+    "redirect": (lambda: refuse(302), 0.5),
+}
+"""In a soak; others stand for them."""
+TROUBLES: dict[str, Callable[[Bridge], None]] = {
+    **{
+        name: partial(trouble_that_passes_costs_time_and_nothing_else, reply=reply, seconds=seconds)
+        for name, (reply, seconds) in (PASSING | (MORE_PASSING if figures.SOAK else {})).items()
+    },
+    "acknowledgement lost": partial(a_lost_acknowledgement_leads_to_copies_of_the_same_bytes, reply=lost_ack),
+    "acknowledgement too late": partial(
+        a_lost_acknowledgement_leads_to_copies_of_the_same_bytes, reply=lambda: slow(2 * TIMEOUT_SECONDS)
+    ),
+    "down": a_destination_that_is_down,
+    "too large together": too_large_together_is_split,
+    "poison": partial(one_bad_trace_stands_alone_in_the_end, status=400),
+    "too large alone": partial(one_bad_trace_stands_alone_in_the_end, status=413),
+    "partial success": what_is_partly_taken_is_never_sent_again,
+}
+
+
+def test_what_a_destination_may_do(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    with bridge_of(tmp_path) as bridge:
+        for name, trouble in TROUBLES.items():
+            with subtests.test(name):
+                trouble(bridge)

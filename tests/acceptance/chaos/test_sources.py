@@ -2,7 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from email.utils import formatdate
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -12,15 +15,10 @@ from tests.acceptance.chaos import figures
 from tests.acceptance.chaos.rig import Rig
 from tests.acceptance.program import Started, wait_until
 
-pytestmark = pytest.mark.xdist_group("sources")
-
 DETAILS = "details"
 EVERYTHING = "."
 PATIENCE_SECONDS = 45.0
 """A refused key is a pause of half a minute, so that a person is not drowned in alarms."""
-in_soak = pytest.mark.skipif(
-    not figures.SOAK, reason="others stand for it, or it takes half a minute; make soak waits for it"
-)
 
 
 class Bridge:
@@ -40,11 +38,11 @@ class Bridge:
         return [(request.time_ns - since_ns) / 1e9 for request in asked if request.time_ns >= since_ns]
 
 
-@pytest.fixture(scope="module")
-def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
+@contextmanager
+def bridge_of(folder: Path) -> Iterator[Bridge]:
+    """A daemon at work, and at the end the judgement."""
     key = "env:CASEDEV_KEY"
     nowhere = {"name": "nowhere", "platform": "casedev", "base_url": "https://platform.invalid", "api_key": key}
-    folder = tmp_path_factory.mktemp("sources")
     with Rig(folder, ["casedev", "flowyble"], more_sources=[nowhere], overlap="24h") as rig:
         with rig.start("run") as daemon:
             daemon.wait_logged("web_started")
@@ -56,32 +54,8 @@ def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
         rig.judge().check()
 
 
-def asked_to_wait(form: str) -> Callable[[], Effect]:
-    return lambda: Reply(
-        429, "{}", {"retry-after": formatdate(time.time() + 3, usegmt=True) if form == "date" else "2"}
-    )
-
-
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(EVERYTHING, id="lists and details"), pytest.param(DETAILS, id="details", marks=in_soak)],
-)
-@pytest.mark.parametrize(
-    "effect",
-    [
-        pytest.param(lambda: Reply(500, "{}"), id="500"),
-        pytest.param(lambda: html(502), id="html 502"),
-        pytest.param(lambda: html(200), id="html 200"),
-        pytest.param(lambda: CutOff(honest_length=True), id="half a body"),
-        pytest.param(lambda: CutOff(honest_length=False), id="wrong content length"),
-        pytest.param(lambda: redirect("http://127.0.0.1:9/elsewhere"), id="redirect"),
-        pytest.param(Reset, id="reset"),
-        pytest.param(Close, id="close"),
-        pytest.param(lambda: Reply(401, "{}"), id="401 then healed", marks=in_soak),
-    ],
-)
-def test_trouble_that_passes_costs_time_and_nothing_else(
-    bridge: Bridge, effect: Callable[[], Effect], path: str
+def trouble_that_passes_costs_time_and_nothing_else(
+    bridge: Bridge, effect: Callable[[], Effect], path: str = EVERYTHING
 ) -> None:
     figures.note(faults=1)
     bridge.rig.simulator.fault("casedev", path, effect(), times=2)
@@ -90,10 +64,9 @@ def test_trouble_that_passes_costs_time_and_nothing_else(
     bridge.wait_exported(troubled)
 
 
-@pytest.mark.parametrize("form", ["seconds", "date"])
-def test_a_platform_is_left_alone_for_as_long_as_it_asks(bridge: Bridge, form: str) -> None:
+def a_platform_is_left_alone_for_as_long_as_it_asks(bridge: Bridge, wait: Callable[[], str]) -> None:
     figures.note(faults=1)
-    fault = bridge.rig.simulator.fault("casedev", EVERYTHING, asked_to_wait(form)(), times=1)
+    fault = bridge.rig.simulator.fault("casedev", EVERYTHING, Reply(429, "{}", {"retry-after": wait()}), times=1)
     wait_until(lambda: fault.times <= 0, "the refusal")
     refused_ns = bridge.rig.simulator.asked("casedev")[-1].time_ns
     troubled, other = bridge.rig.stock("casedev", 2), bridge.rig.stock("flowyble", 1)
@@ -103,7 +76,7 @@ def test_a_platform_is_left_alone_for_as_long_as_it_asks(bridge: Bridge, form: s
     assert not [seconds for seconds in bridge.asked_seconds(refused_ns) if 0.3 < seconds < 1.9]
 
 
-def test_who_never_answers_holds_up_nobody_else(bridge: Bridge) -> None:
+def who_never_answers_holds_up_nobody_else(bridge: Bridge) -> None:
     figures.note(faults=1)
     simulator = bridge.rig.simulator
     hanging = simulator.fault("casedev", EVERYTHING, Hang())
@@ -116,9 +89,48 @@ def test_who_never_answers_holds_up_nobody_else(bridge: Bridge) -> None:
     bridge.wait_exported(troubled)
 
 
-def test_who_cannot_be_found_holds_up_nobody_else(bridge: Bridge) -> None:
+def who_cannot_be_found_holds_up_nobody_else(bridge: Bridge) -> None:
     figures.note(faults=1)
     line = bridge.daemon.wait_logged("source_unavailable", source="nowhere")
     assert "GET https://platform.invalid/" in line["event"]
     assert "the name does not resolve" in line["event"]
     bridge.wait_exported([*bridge.rig.stock("casedev", 1), *bridge.rig.stock("flowyble", 1)])
+
+
+PASSING: dict[str, Callable[[], Effect]] = {
+    "500": lambda: Reply(500, "{}"),
+    "html 502": lambda: html(502),
+    "html 200": lambda: html(200),
+    "half a body": lambda: CutOff(honest_length=True),
+    "wrong content length": lambda: CutOff(honest_length=False),
+    "redirect": lambda: redirect("http://127.0.0.1:9/elsewhere"),
+    "reset": Reset,
+    "close": Close,
+}
+TROUBLES: dict[str, Callable[[Bridge], None]] = {
+    **{
+        name: partial(trouble_that_passes_costs_time_and_nothing_else, effect=effect)
+        for name, effect in PASSING.items()
+    },
+    "429 seconds": partial(a_platform_is_left_alone_for_as_long_as_it_asks, wait=lambda: "2"),
+    "429 date": partial(
+        a_platform_is_left_alone_for_as_long_as_it_asks, wait=lambda: formatdate(time.time() + 3, usegmt=True)
+    ),
+    "never": who_never_answers_holds_up_nobody_else,
+    "no such name": who_cannot_be_found_holds_up_nobody_else,
+}
+MORE_TROUBLES: dict[str, Callable[[Bridge], None]] = {
+    **{
+        f"{name}, details only": partial(trouble_that_passes_costs_time_and_nothing_else, effect=effect, path=DETAILS)
+        for name, effect in PASSING.items()
+    },
+    "401 then healed": partial(trouble_that_passes_costs_time_and_nothing_else, effect=lambda: Reply(401, "{}")),
+}
+"""In a soak: others stand for them, or they take half a minute."""
+
+
+def test_what_a_platform_may_do(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    with bridge_of(tmp_path) as bridge:
+        for name, trouble in (TROUBLES | (MORE_TROUBLES if figures.SOAK else {})).items():
+            with subtests.test(name):
+                trouble(bridge)

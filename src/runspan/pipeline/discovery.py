@@ -104,7 +104,8 @@ class Discovery:
 
     def _fail(self, scope: Scope, reason: str, action: str, found: Found) -> None:
         found.failures.append(reason)
-        if self._unread.get(scope.key) != reason:
+        # A source of one scope says of itself what there is to say of its scope.
+        if (scope.key or action == "scope_gone") and self._unread.get(scope.key) != reason:
             self._unread[scope.key] = reason
             log.warning(reason, action=action, source=self._line.name, scope=scope.key)
 

@@ -7,7 +7,7 @@ due, and what is sent again is the same bytes.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -32,8 +32,8 @@ class Parcel:
     summary: Summary
     raw_status: str | None
     body_bytes: int
-    settled: asyncio.Event
-    """Set when the row has been marked."""
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the row has been marked, or will not be any more."""
 
 
 class Outbox:
@@ -89,22 +89,34 @@ class Outbox:
 
     async def run(self) -> None:
         """Send batches until `close`. Raises LedgerUnusable."""
-        while True:
-            await self._filled.wait()
-            if not self._queue:
-                return
-            if self.fetching and len(self._queue) < LARGEST_BATCH:
-                # Others are about to arrive: one request for all of them is cheaper for both sides.
-                await asyncio.sleep(LINGER_SECONDS)
-            batch, self._queue = self._queue[:LARGEST_BATCH], self._queue[LARGEST_BATCH:]
-            if not (self._queue or self._closing):
-                self._filled.clear()
-            self._sending = True
-            try:
-                await self._send(batch)
-            finally:
-                self._sending = False
-                self._in_flight_bytes -= sum(parcel.body_bytes for parcel in batch)
+        try:
+            while await self._send_next():
+                pass
+        finally:
+            # However it ends, nobody waits for a mark that will not come: those rows are still due.
+            for parcel in self._queue:
+                parcel.settled.set()
+
+    async def _send_next(self) -> bool:
+        """Send one batch, once there is one; False where there is none and will be none."""
+        await self._filled.wait()
+        if not self._queue:
+            return False
+        if self.fetching and len(self._queue) < LARGEST_BATCH:
+            # Others are about to arrive: one request for all of them is cheaper for both sides.
+            await asyncio.sleep(LINGER_SECONDS)
+        batch, self._queue = self._queue[:LARGEST_BATCH], self._queue[LARGEST_BATCH:]
+        if not (self._queue or self._closing):
+            self._filled.clear()
+        self._sending = True
+        try:
+            await self._send(batch)
+        finally:
+            self._sending = False
+            self._in_flight_bytes -= sum(parcel.body_bytes for parcel in batch)
+            for parcel in batch:
+                parcel.settled.set()
+        return True
 
     async def _send(self, batch: Sequence[Parcel]) -> None:
         differing = await asyncio.to_thread(
@@ -123,7 +135,6 @@ class Outbox:
         await asyncio.to_thread(self._ledger.finish, finished)
         self.leased.difference_update(row.ref for row in finished)
         for parcel, row in zip(batch, finished, strict=True):
-            parcel.settled.set()
             self._on_marked(parcel, row.state)
         exported = sum(row.state is RowState.EXPORTED for row in finished)
         if exported:

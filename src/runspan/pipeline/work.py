@@ -157,6 +157,8 @@ class Work:
             outbox.fetching -= 1
         if isinstance(step, Parcel):
             outbox.put(step)
+            # A run counts against the concurrency up to its mark, so that a kill costs no more than that many requests.
+            await step.settled.wait()
             return
         await asyncio.to_thread(self._ledger.finish, [step])
         outbox.leased.discard(claim.ref)
@@ -207,9 +209,7 @@ class Work:
 
     def _parcel(self, claim: Claim, run: Run, body: RunBody) -> Parcel:
         trace = project(run, self._line.projection)
-        return Parcel(
-            claim, encode(trace), summary_of(run, trace), run.raw_status, body.size_bytes, settled=self._line.wake
-        )
+        return Parcel(claim, encode(trace), summary_of(run, trace), run.raw_status, body.size_bytes)
 
     def _still_open(self, claim: Claim, run: Run, body: RunBody, now_ns: int) -> Parcel | Finished:
         config = self._line.config

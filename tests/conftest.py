@@ -1,4 +1,5 @@
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -6,8 +7,9 @@ import structlog
 from hypothesis import settings
 
 # A machine that is busy with other tests is no failure.
-settings.register_profile("runspan", deadline=None)
-settings.load_profile("runspan")
+settings.register_profile("runspan", deadline=None, print_blob=True)
+settings.register_profile("soak", settings.get_profile("runspan"), max_examples=5000)
+settings.load_profile("soak" if os.environ.get("RUNSPAN_SOAK") == "1" else "runspan")
 
 
 @pytest.fixture

@@ -60,6 +60,8 @@ class Rules:
     resource: Mapping[str, Any] | None = None
     forbidden: tuple[str, ...] = ()
     """Texts that may stand nowhere in the bytes."""
+    only_in_descriptions: tuple[str, ...] = ()
+    """Texts that may stand nowhere but in the description of a status."""
 
 
 STRICT = Rules()
@@ -74,6 +76,7 @@ def faults(payload: bytes, rules: Rules = STRICT) -> list[str]:
     found = [f"{text!r} is in the bytes" for text in rules.forbidden if text.encode() in payload]
     if len(request.resource_spans) != 1 or len(request.resource_spans[0].scope_spans) != 1:
         return [*found, "not one resource with one scope"]
+    found += [f"{text!r} is told outside a status" for text in rules.only_in_descriptions if _outside(request, text)]
     (resource_spans,) = request.resource_spans
     (scope_spans,) = resource_spans.scope_spans
     resource, wrong = _attributes(resource_spans.resource.attributes, "resource", rules.attribute_bytes, rules)
@@ -233,6 +236,16 @@ def _sum_faults(told: list[Attributes]) -> Iterator[str]:
         for key, value in attributes.items():
             if key.startswith(("gen_ai.usage.", "runspan.usage.", COST, RUN_COST)) and value < 0:
                 yield f"{key} is {value}"
+
+
+def _outside(request: ExportTraceServiceRequest, text: str) -> bool:
+    if text.encode() not in request.SerializeToString():
+        return False
+    silent = ExportTraceServiceRequest()
+    silent.CopyFrom(request)
+    for span in silent.resource_spans[0].scope_spans[0].spans:
+        span.ClearField("status")
+    return text.encode() in silent.SerializeToString()
 
 
 def _is_id(value: bytes, size: int) -> bool:

@@ -99,6 +99,8 @@ def test_other_rules_are_held_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert faults(SOUND + SOUND) == ["not one resource with one scope"]
     assert any("resource" in found for found in faults(SOUND, Rules(resource={"service.name": "other"})))
     assert any("bash" in found for found in faults(SOUND, Rules(forbidden=("bash",))))
+    assert any("outside a status" in found for found in faults(SOUND, Rules(only_in_descriptions=("bash",))))
+    assert faults(SOUND, Rules(only_in_descriptions=("tool failed",))) == []
     monkeypatch.setattr(otlp_validator, "MOST_SPANS", 2)
     assert faults(SOUND) == ["3 spans"]
 

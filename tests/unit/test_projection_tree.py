@@ -319,7 +319,9 @@ def test_the_resource_comes_from_the_settings_alone() -> None:
         "deployment.environment.name": "live",
     }
     assert traced().resource == {"service.name": "test"}
-    assert traced(settings=replace(SETTINGS, service_name="{agent}")).resource == {"service.name": "unknown"}
+    by_agent = replace(SETTINGS, service_name="{agent}")
+    assert traced(settings=by_agent).resource == {"service.name": "unknown"}
+    assert traced(agent_name="\0\n", settings=by_agent).resource == {"service.name": "unknown"}
 
 
 # Content

@@ -183,7 +183,7 @@ async def test_agent_is_searched_where_none_is_known() -> None:
     body = await runtype.fetch(RunRef("runtype", "t", "exec_1"))
     assert body.ref.locator == Locator(agent_id="agent_1", agent_name="figures")
     answers[DETAIL] = RunGone("gone")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(RunGone, match="no agent has the execution exec_1"):
+    with pytest.raises(RunGone, match="no agent has the execution 'exec_1'"):
         await runtype.fetch(RunRef("runtype", "t", "exec_1"))
 
 

@@ -180,7 +180,7 @@ class _Projection:
     def _resource_pairs(self) -> list[tuple[str, AttributeValue | None]]:
         run, settings = self.run, self.settings
         service = settings.service_name
-        agent = run.agent_name or run.agent_id or "unknown"
+        agent = one_line(run.agent_name or run.agent_id or "", _NAME_CHARACTERS) or "unknown"
         for name, value in (("source", settings.source), ("platform", run.ref.platform), ("agent", agent)):
             service = service.replace(f"{{{name}}}", value)
         return [

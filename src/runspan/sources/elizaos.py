@@ -63,7 +63,7 @@ class ElizaOS(Source):
         document = await self.http.get_json(["api", "agents", scope.key, "runs"], params)
         problems: list[str] = []
         answer = Fields(unwrapped(document), problems)
-        fields = rows_of(answer, "runs", f"source {self.config.name}: the runs of agent {scope.key}")
+        fields = rows_of(answer, "runs", f"source {self.config.name}: the runs of agent {scope.key!r}")
         rows = {row.run_id: row for item in fields if (row := listed(item, scope, self.config))}
         problems += [f"{item.path}: no runId" for item in fields if item.identifier("runId") is None]
         has_more = answer.boolean("hasMore")
@@ -71,7 +71,7 @@ class ElizaOS(Source):
             if halves := _halves(stretch, list(rows.values())):
                 rows, rest = {}, [*halves, *rest]
             else:
-                problems.append(f"agent {scope.key}: over {LIST_LIMIT} runs in one millisecond, the rest is unseen")
+                problems.append(f"agent {scope.key!r}: over {LIST_LIMIT} runs in one millisecond, the rest is unseen")
         return Page(tuple(rows.values()), [list(left) for left in rest] or None, tuple(problems))
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
@@ -86,7 +86,7 @@ class ElizaOS(Source):
             if (_begins(in_room), _event_count(in_room)) > (False, _event_count(detail)):
                 detail, size_bytes = in_room, room_bytes
         if _is_unknown(detail):
-            raise RunGone(f"source {self.config.name}: the server shows no event of run {ref.run_id}")
+            raise RunGone(f"source {self.config.name}: the server shows no event of run {ref.run_id!r}")
         if ref.locator.agent_id is None:
             ref = await self._with_owner(ref, detail)
         return RunBody(ref, {"detail": detail}, size_bytes)
@@ -110,7 +110,7 @@ class ElizaOS(Source):
             except RunGone:
                 continue
         if running:
-            raise RunGone(f"source {self.config.name}: no agent shows run {ref.run_id}")
+            raise RunGone(f"source {self.config.name}: no agent shows run {ref.run_id!r}")
         raise SourceUnavailable(f"source {self.config.name}: no agent runs that could show its runs; start one")
 
     async def _agents(self) -> list[tuple[Scope, bool]]:

@@ -62,7 +62,8 @@ def read_run(body: RunBody, *, include_ignored: bool = False) -> Run:
     detail = Fields(unwrapped(body.documents["detail"]), problems)
     if not isinstance(detail.value("events"), list):
         raise RunUnreadable(
-            f"the answer for run {body.ref.run_id} has no list of events: it is no run; retry it later", retryable=True
+            f"the answer for run {body.ref.run_id!r} has no list of events: it is no run; retry later",
+            retryable=True,
         )
     documented = detail.value("summary") is None
     summary = detail if documented else detail.child("summary")

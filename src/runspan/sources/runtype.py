@@ -108,7 +108,7 @@ class Runtype(Source):
         problems: list[str] = []
         answer = Fields(document, problems)
         rows: dict[str, Listed] = {}
-        for fields in rows_of(answer, "data", f"source {self.config.name}: the executions of agent {scope.key}"):
+        for fields in rows_of(answer, "data", f"source {self.config.name}: the executions of agent {scope.key!r}"):
             row = listed(fields, scope, self.config)
             if row is None:
                 problems.append(f"{fields.path}: no id")
@@ -117,7 +117,9 @@ class Runtype(Source):
         next_cursor = _next_cursor(answer)
         onward = walk.onward(next_cursor) if next_cursor else None
         if next_cursor and onward is None:
-            problems.append(f"executions of agent {scope.key}: the cursors run in a circle, what lies behind is unseen")
+            problems.append(
+                f"executions of agent {scope.key!r}: the cursors run in a circle; what lies behind is unseen"
+            )
         return Page(tuple(rows.values()), onward.state if onward else None, tuple(problems))
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
@@ -158,7 +160,7 @@ class Runtype(Source):
                 return found, *await self.http.get_json_sized(_execution(found))
             except RunGone:
                 continue
-        raise RunGone(f"source {self.config.name}: no agent has the execution {ref.run_id}")
+        raise RunGone(f"source {self.config.name}: no agent has the execution {ref.run_id!r}")
 
 
 def listed(row: Fields, scope: Scope, config: RuntypeConfig) -> Listed | None:
@@ -195,7 +197,7 @@ def read_execution(body: RunBody, config: RuntypeConfig) -> Run:
     detail = Fields(unwrapped(body.documents["detail"]), problems)
     if detail.value("status") is None and detail.value("completedAt") is None:
         raise RunUnreadable(
-            f"the answer for execution {body.ref.run_id} has neither a status nor an end: it is none; retry it later",
+            f"the answer for execution {body.ref.run_id!r} has neither a status nor an end: it is none; retry it later",
             retryable=True,
         )
     tools = Fields(unwrapped(body.documents.get("tools")), problems, "tools")

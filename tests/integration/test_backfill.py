@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from runspan.demo.faults import Fault, html
+from runspan.demo.faults import Fault, Hang, html
 from runspan.demo.samples import casedev_run, elizaos_run, flowyble_run, runtype_execution
 from runspan.demo.world import WorldAgent
 from runspan.errors import ConfigError, DeliveryRefused, LedgerUnusable, SourceRefused, SourceUnavailable
 from runspan.ledger import Ledger, RowState
 from runspan.model import Locator
-from runspan.otlp.base import Answer, AnswerKind
+from runspan.otlp.base import Answer, AnswerKind, EncodedTrace
 from runspan.otlp.discard import DiscardExporter
-from runspan.otlp.memory import accept
+from runspan.otlp.memory import MemoryExporter, accept
 from runspan.pipeline.assembly import pipeline
 from runspan.pipeline.backfill import Backfill, Report, Request
 from runspan.pipeline.discovery import Discovery
@@ -202,6 +202,27 @@ class TestJob:
         # The list was read to its end the first time.
         assert len([r for r in bench.simulator.asked("casedev") if r.path == "/agent/v1/run"]) == lists
 
+    async def test_what_was_fetched_when_it_was_stopped_is_sent_all_the_same(self, bench: Bench, noon_ns: int):
+        ids = bench.add(ended(20, noon_ns))
+        gate = asyncio.Event()
+
+        class Slow(MemoryExporter):
+            async def send(self, traces: Sequence[EncodedTrace]) -> Answer:
+                await gate.wait()
+                return await super().send(traces)
+
+        bench.exporter = Slow()
+        async with bench.pipeline(bench.source("casedev", concurrency=CONCURRENCY)) as line_up:
+            job = asyncio.create_task(Backfill(line_up, line_up.lines[0], request(since=noon_ns)).run())
+            await until(lambda: line_up.outbox.fetching == 0 and len(line_up.outbox.leased) == CONCURRENCY)
+            job.cancel()
+            gate.set()
+            await asyncio.wait([job])
+            assert counted(line_up.ledger) == {RowState.EXPORTED: CONCURRENCY, RowState.DUE: 20 - CONCURRENCY}
+        await backfill(bench, since=noon_ns)
+        assert bench.exported == Counter(ids)
+        assert set(bench.details_asked().values()) == {1}
+
     async def test_stopped_in_the_list_it_goes_on_at_its_cursor(self, bench: Bench, noon_ns: int):
         ids = bench.add(ended(40, noon_ns))
         newest_first = ids[::-1]
@@ -267,6 +288,20 @@ class TestJob:
         assert set(bench.exported.values()) == {1}
         assert set(bench.details_asked().values()) == {1}
 
+    async def test_leases_are_renewed_while_a_request_takes_its_time(
+        self, bench: Bench, noon_ns: int, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("runspan.pipeline.backfill.LEASE_RENEWAL", timedelta(milliseconds=30))
+        [run_id] = bench.add(ended(1, noon_ns))
+        bench.simulator.fault("casedev", "/details", Hang())
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            job = asyncio.create_task(Backfill(line_up, line_up.lines[0], request(since=noon_ns)).run())
+            await until(lambda: bool(bench.details_asked()))
+            leased_ns = row_of(line_up.ledger, run_id).leased_until_ns or 0
+            await until(lambda: (row_of(line_up.ledger, run_id).leased_until_ns or 0) > leased_ns > 0)
+            job.cancel()
+            await asyncio.wait([job])
+
     async def test_limit(self, bench: Bench, noon_ns: int):
         bench.add(ended(30, noon_ns))
         for limit in (10, 7, 1):
@@ -276,9 +311,9 @@ class TestJob:
             assert len(bench.exporter.taken) == limit
 
     async def test_limit_counts_what_is_known_too(self, bench: Bench, noon_ns: int):
-        bench.add(ended(10, noon_ns))
-        await backfill(bench, since=noon_ns, limit=5)
-        assert await backfill(bench, since=noon_ns, limit=6) == Report(listed=6, exported=1, known=5)
+        bench.add(ended(30, noon_ns))
+        await backfill(bench, since=noon_ns, limit=10)
+        assert await backfill(bench, since=noon_ns, limit=16) == Report(listed=16, exported=6, known=10)
 
     async def test_force_sends_the_same_bytes_again(self, bench: Bench, noon_ns: int):
         ids = bench.add(ended(12, noon_ns))
@@ -368,7 +403,7 @@ class TestTrouble:
         bench.add(ended(20, noon_ns))
         wall = bench.simulator.fault("casedev", "/details", html(403))
         with pytest.raises(SourceUnavailable, match=r"403.*start the same command again"):
-            await backfill(bench, since=noon_ns)
+            await asyncio.wait_for(backfill(bench, since=noon_ns), 10)
         assert sum(bench.details_asked().values()) <= CONCURRENCY
         bench.simulator.faults.remove(wall)
         assert (await backfill(bench, since=noon_ns)).exported == 20
@@ -393,7 +428,7 @@ class TestTrouble:
         bench.add(ended(20, noon_ns))
         bench.exporter.respond = lambda traces: Answer(AnswerKind.WRONG, "HTTP 401: who are you")
         with pytest.raises(DeliveryRefused, match="401"):
-            await backfill(bench, since=noon_ns)
+            await asyncio.wait_for(backfill(bench, since=noon_ns), 10)
         bench.exporter.respond = accept
         with bench.ledger() as ledger:
             assert counted(ledger) == {RowState.DUE: 20}

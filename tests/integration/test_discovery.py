@@ -280,9 +280,10 @@ class TestAgents:
                 await discovery(line_up).poll()
             assert line_up.lines[0].health.last_success_ns is None
 
-    async def test_a_list_of_agents_that_is_not_there_is_a_source_that_is_unavailable(self, bench: Bench):
-        source = bench.source("runtype", base_url=bench.simulator.urls["runtype"] + "/wrong")
-        async with bench.pipeline(source) as line_up:
+    @pytest.mark.parametrize("status", [400, 404, 405])
+    async def test_a_list_of_agents_that_is_not_there_is_a_source_that_is_unavailable(self, bench: Bench, status: int):
+        bench.simulator.fault("runtype", "agents", html(status))
+        async with bench.pipeline(bench.source("runtype")) as line_up:
             with pytest.raises(SourceUnavailable, match="base_url"):
                 await discovery(line_up).poll()
 

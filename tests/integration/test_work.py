@@ -560,8 +560,8 @@ class TestTogether:
                 await until(lambda: counted(other.ledger) == {EXPORTED: 3})
 
     async def test_a_ledger_that_fails_stops_the_work(self, bench: Bench, monkeypatch: pytest.MonkeyPatch):
-        bench.add(ended(3))
-        async with bench.pipeline(bench.source("casedev")) as line_up:
+        bench.add(ended(8))
+        async with bench.pipeline(bench.source("casedev", concurrency=2)) as line_up:
             await poll(line_up)
 
             def dies(*args: Any, **settings: Any) -> Any:
@@ -569,7 +569,7 @@ class TestTogether:
 
             monkeypatch.setattr(line_up.ledger, "about_to_send", dies)
             with pytest.raises(LedgerUnusable):
-                await work_until(line_up, lambda: bool(bench.details_asked()))
+                await work_until(line_up, lambda: len(bench.details_asked()) >= 4)
         assert bench.exporter.requests == []
 
     async def test_runs_of_all_platforms_reach_one_destination(self, bench: Bench):

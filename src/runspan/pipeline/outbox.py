@@ -61,6 +61,7 @@ class Outbox:
         self._in_flight_bytes = 0
         self._sending = False
         self._closing = False
+        self._ended = False
         self.delivery = delivery
         self.fetching = 0
         """Rows that are being claimed and fetched, over all sources."""
@@ -78,6 +79,9 @@ class Outbox:
 
     def put(self, parcel: Parcel) -> None:
         """Hand over a trace."""
+        if self._ended:
+            parcel.settled.set()
+            return
         self._in_flight_bytes += parcel.body_bytes
         self._queue.append(parcel)
         self._filled.set()
@@ -94,6 +98,7 @@ class Outbox:
                 pass
         finally:
             # However it ends, nobody waits for a mark that will not come: those rows are still due.
+            self._ended = True
             for parcel in self._queue:
                 parcel.settled.set()
 

@@ -12,7 +12,7 @@ import pytest
 
 from runspan.errors import LedgerUnusable
 from runspan.ledger import LEASE_NS, Finished, Ledger, RowState
-from tests.ledgers import ACCOUNT, SECOND, START_NS, Clock, ids, open_ledger, other_process, ref, row
+from tests.ledgers import ACCOUNT, DAY, SECOND, START_NS, Clock, ids, open_ledger, other_process, ref, row
 
 
 @pytest.fixture
@@ -40,6 +40,19 @@ def test_claims_come_in_due_order_and_only_when_due(ledger: Ledger) -> None:
     assert ledger.claim(ACCOUNT, limit=9) == []
     assert ledger.next_due_ns(ACCOUNT) == START_NS + 1
     assert ids(ledger.claim(ACCOUNT, limit=9, due_before_ns=START_NS + 1)) == ["-1"]
+
+
+def test_what_a_wrong_clock_put_off_for_years_is_due_now(ledger: Ledger, clock: Clock) -> None:
+    years_ns = START_NS + 3650 * DAY
+    ledger.note_rows(
+        [row("due", due_ns=years_ns), row("open", RowState.OPEN, due_ns=years_ns), row("soon", due_ns=START_NS + 5)]
+    )
+    ledger.note_rows([row("expired", RowState.EXPIRED, due_ns=START_NS + DAY)])
+    latest = {RowState.DUE: START_NS + 5, RowState.OPEN: START_NS + 5, RowState.EXPIRED: START_NS + DAY}
+    assert ledger.hasten(ACCOUNT, latest) == 2
+    assert sorted(ids(ledger.claim(ACCOUNT, limit=9))) == ["due", "open"]
+    assert ledger.next_due_ns(ACCOUNT, states=(RowState.DUE,)) == START_NS + 5
+    assert ledger.next_due_ns(ACCOUNT, states=(RowState.EXPIRED,)) == START_NS + DAY
 
 
 def test_a_claim_brings_the_locator(ledger: Ledger) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from runspan.config import SourceConfig
+from runspan.http import LONGEST_PAUSE_SECONDS
 from runspan.ledger import RowState
 from runspan.model import Locator, RunRef
+from runspan.otlp.delivery import LONGEST_ASKED_SECONDS
 from runspan.pipeline import standing
 from runspan.sources.base import Listed
 
@@ -105,6 +107,16 @@ class TestRows:
     def test_an_open_run_is_asked_again(self, created_ns: int | None, probe_after_seconds: float, due_ns: int):
         new = row({"terminal": False}, created_ns=created_ns, probe_after_seconds=probe_after_seconds)
         assert (new.state, new.due_ns, new.terminal_seen_ns) == (RowState.OPEN, due_ns, None)
+
+
+def test_no_rule_lets_a_row_wait_longer_than_the_latest():
+    latest = standing.latest_due(NOW, timedelta(seconds=5))
+    assert latest[RowState.DUE] == latest[RowState.OPEN] == NOW + HOUR
+    assert standing.retry_at(NOW, 99, LONGEST_PAUSE_SECONDS) <= latest[RowState.DUE]
+    assert standing.retry_at(NOW, 99, LONGEST_ASKED_SECONDS) <= latest[RowState.DUE]
+    assert NOW + standing.ask_interval(365 * DAY, timedelta(hours=9)) <= latest[RowState.OPEN]
+    assert standing.settled_at(NOW, NOW, timedelta(days=2)) <= standing.latest_due(NOW, timedelta(days=2))[RowState.DUE]
+    assert latest[RowState.EXPIRED] == NOW + DAY
 
 
 @pytest.mark.parametrize(

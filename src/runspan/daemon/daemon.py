@@ -8,11 +8,13 @@ delivered and marked within `DRAIN_SECONDS`, and what is not stays due.
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
+from apscheduler.job import Job
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from runspan.config import Config
@@ -20,6 +22,7 @@ from runspan.daemon.web import serve
 from runspan.errors import LedgerUnusable, SourceUnavailable, said
 from runspan.ledger import Ledger, RowState
 from runspan.metrics import Metrics
+from runspan.pipeline import standing
 from runspan.pipeline.assembly import Pipeline, pipeline
 from runspan.pipeline.discovery import Discovery
 from runspan.pipeline.line import Line
@@ -34,6 +37,9 @@ DRAIN_SECONDS = 8.0
 LEASE_RENEWAL = timedelta(minutes=2)
 PRUNE_EVERY = timedelta(hours=1)
 FIRST_LOOK_BACK = timedelta(minutes=1)
+CLOCK_LOOK_SECONDS = 1.0
+CLOCK_TOLERANCE_NS = 2_000_000_000
+"""A clock that is set back by less delays us by no more than that."""
 START_SPREAD_SECONDS = 0.5
 """Sources begin one after the other, so that they do not knock all at once."""
 
@@ -75,6 +81,7 @@ class Daemon:
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )
+        self._jobs: list[Job] = []
         self._looking: set[asyncio.Task[None]] = set()
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -85,10 +92,11 @@ class Daemon:
         outbox = asyncio.create_task(self._pipeline.outbox.run())
         works = [asyncio.create_task(work.run()) for work in self._works]
         stopped = asyncio.create_task(stopping.wait())
+        clock = asyncio.create_task(self._watch_clock())
         try:
-            await asyncio.wait([stopped, self._fatal, outbox, *works], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([stopped, self._fatal, clock, outbox, *works], return_when=asyncio.FIRST_COMPLETED)
             self._scheduler.pause()
-            for task in (self._fatal, outbox, *works):
+            for task in (self._fatal, clock, outbox, *works):
                 if task.done():
                     task.result()
             log.info("stopping: what is under way is finished first", action="stopping")
@@ -100,7 +108,7 @@ class Daemon:
         finally:
             self._scheduler.shutdown(wait=False)
             # A look that is cut short goes on at its cursor next time.
-            tasks = (stopped, outbox, *works, *self._looking)
+            tasks = (stopped, clock, outbox, *works, *self._looking)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -114,6 +122,29 @@ class Daemon:
                 await outbox
         except TimeoutError:
             log.warning("not all could be finished in time; the rest stays due", action="drain_timeout")
+
+    async def _watch_clock(self) -> None:
+        """Where the clock is set back, what waits for a time of the clock before would wait as long as that was."""
+        await self._hasten()
+        while True:
+            ahead_ns = time.time_ns() - time.monotonic_ns()
+            await asyncio.sleep(CLOCK_LOOK_SECONDS)
+            back_ns = ahead_ns - (time.time_ns() - time.monotonic_ns())
+            if back_ns <= CLOCK_TOLERANCE_NS:
+                continue
+            log.warning("the clock was set back", action="clock_set_back", seconds=round(back_ns / 1e9))
+            await self._hasten()
+            for line in self._pipeline.lines:
+                line.health.paused_until_ns = 0
+                line.wake.set()
+            for job in self._jobs:
+                job.modify(next_run_time=datetime.now(UTC))  # pyright: ignore[reportUnknownMemberType]
+
+    async def _hasten(self) -> None:
+        ledger, now_ns = self._pipeline.ledger, self._pipeline.now()
+        for line in self._pipeline.lines:
+            latest_ns = standing.latest_due(now_ns, line.config.settle)
+            await asyncio.to_thread(ledger.hasten, line.account, latest_ns)
 
     def _schedule(self) -> None:
         begin = datetime.now(UTC)
@@ -143,9 +174,10 @@ class Daemon:
             elif error:
                 log.error(said(error), action="job_failed")
 
-        self._scheduler.add_job(  # pyright: ignore[reportUnknownMemberType]
+        scheduled = self._scheduler.add_job(  # pyright: ignore[reportUnknownMemberType]
             guarded, "interval", seconds=interval.total_seconds(), next_run_time=first
         )
+        self._jobs.append(scheduled)
 
     async def _prune(self, line: Line) -> None:
         before_ns = self._pipeline.now() - nanoseconds(self._pipeline.config.ledger.retention)

@@ -343,6 +343,14 @@ class Ledger:
         with self._store.write() as connection:
             work.renew(connection, (self.owner, self._now() + LEASE_NS), refs)
 
+    def hasten(self, account: Account, latest_ns: Mapping[RowState, int]) -> int:
+        """Let rows be due now that are due later than their state can be; gives how many there were.
+
+        Such a time was set while the clock was ahead, and may be years away.
+        """
+        with self._store.write() as connection:
+            return work.hasten(connection, self._now(), account, latest_ns)
+
     def retry(
         self,
         source: str | None = None,

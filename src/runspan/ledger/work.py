@@ -1,6 +1,6 @@
 """Rows as the pipeline works on them: claimed under a lease, sent, finished."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -169,6 +169,15 @@ def renew(connection: Connection, lease: tuple[str, int], refs: Iterable[RunRef]
     if parameters:
         ours = update(runs).where(KEY, runs.c.lease_owner == owner)
         connection.execute(ours.values(lease_until_ns=until_ns), parameters)
+
+
+def hasten(connection: Connection, now_ns: int, account: Account, latest_ns: Mapping[RowState, int]) -> int:
+    """Let what is due later than that be due now; gives how many rows there were."""
+    hastened = 0
+    for state, bound_ns in latest_ns.items():
+        late = update(runs).where(of(account), runs.c.state == state, runs.c.due_ns > bound_ns)
+        hastened += connection.execute(late.values(due_ns=now_ns)).rowcount
+    return hastened
 
 
 def lease_owners(connection: Connection) -> list[str]:

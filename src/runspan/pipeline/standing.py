@@ -18,6 +18,9 @@ SETTLED_MARGIN = timedelta(minutes=5)
 RETRY_FLOOR = timedelta(seconds=2)
 RETRY_CEILING = timedelta(minutes=15)
 FRESH = timedelta(hours=1)
+LONGEST_WAIT = timedelta(hours=1)
+"""No row is due later than this from now, but for its settle delay and for expired ones: nobody who is asked to wait
+longer does so."""
 
 
 def settled_at(now_ns: int, ended_ns: int | None, settle: timedelta) -> int:
@@ -36,6 +39,12 @@ def retry_at(now_ns: int, attempts: int, asked_seconds: float | None = None) -> 
     """When a failed row is tried again: doubling from 2 seconds to 15 minutes, or as late as the platform asked."""
     wait_ns = min(nanoseconds(RETRY_FLOOR) << min(attempts, 20), nanoseconds(RETRY_CEILING))
     return now_ns + max(wait_ns, int((asked_seconds or 0.0) * 1e9))
+
+
+def latest_due(now_ns: int, settle: timedelta) -> dict[RowState, int]:
+    """What the rules of this module can set at most: a later time was set by a clock that was ahead."""
+    soon_ns = now_ns + nanoseconds(max(LONGEST_WAIT, settle))
+    return {RowState.OPEN: soon_ns, RowState.DUE: soon_ns, RowState.EXPIRED: now_ns + nanoseconds(EXPIRED_ASK_EVERY)}
 
 
 def row_of(listed: Listed, ref: RunRef, config: SourceConfig, now_ns: int, probe_after_seconds: float) -> NewRow:

@@ -41,7 +41,7 @@ class Gate:
     def __init__(self, port: int, *, kind_of: Callable[[str], str], crossing: Crossing) -> None:
         self._server_port = port
         self._kind_of = kind_of
-        self._crossing = crossing
+        self.crossing = crossing
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
@@ -85,7 +85,7 @@ class Gate:
                 while True:
                     head, body = asking.message(is_answer=False)
                     kind = self._kind_of(head.split(b" ", 2)[1].decode())
-                    self._crossing(kind, Point.ASKED)
+                    self.crossing(kind, Point.ASKED)
                     server.sendall(head + body)
                     try:
                         head, body = answering.message(is_answer=True)
@@ -93,9 +93,9 @@ class Gate:
                         # Half an answer is passed on as half an answer.
                         client.sendall(ended.so_far)
                         return
-                    self._crossing(kind, Point.ANSWERED)
+                    self.crossing(kind, Point.ANSWERED)
                     client.sendall(head + body)
-                    self._crossing(kind, Point.TOLD)
+                    self.crossing(kind, Point.TOLD)
 
 
 class _Ended(Exception):

@@ -21,8 +21,8 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -140,7 +140,7 @@ class Rig:
             self._tables_of_sources = [self._source(platform, stack) for platform in self.sources]
             self._tables_of_sources += self._more_sources
             export = Gate(self.store.http_port, kind_of=lambda target: "export", crossing=self.killer.crossing)
-            stack.enter_context(export)
+            self.gates["export"] = stack.enter_context(export)
             self.program = self._installation(self.folder, export.url)
             self._stack = stack.pop_all()
         return self
@@ -157,7 +157,7 @@ class Rig:
         return {**source(self.simulator, platform, base_url=base_url), **PACE, **self._settings}
 
     def _installation(self, folder: Path, destination: str) -> Program:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         program = Program(folder, destination=destination, sources=self._tables_of_sources, keys=self.simulator.keys)
         program.environ |= self._environ
         return program
@@ -215,12 +215,13 @@ class Rig:
             self.check_ledger()
         return Ending.STRUCK if struck else Ending.MISSED
 
-    @contextmanager
-    def ledger(self) -> Iterator[sqlite3.Connection]:
-        """The ledger, to be looked at while the program may be working on it."""
+    def ledger(self, query: str) -> list[sqlite3.Row]:
+        """What the ledger answers, while the program may be working on it; nothing before there is one."""
+        if not self.program.ledger.exists():
+            return []
         with closing(sqlite3.connect(f"{self.program.ledger.as_uri()}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
-            yield connection
+            return connection.execute(query).fetchall()
 
     def check_ledger(self) -> None:
         """What must hold whenever the program has died: the file is sound, and no mark is without its trace."""
@@ -272,20 +273,17 @@ class Rig:
 
     def reasons(self) -> dict[str, str]:
         """The runs that stand in the ledger with a reason for not being exported."""
-        with self.ledger() as connection:
-            rows = connection.execute("SELECT run_id, state, reason FROM runs WHERE reason IS NOT NULL").fetchall()
+        rows = self.ledger("SELECT run_id, state, reason FROM runs WHERE reason IS NOT NULL")
         return {row["run_id"]: row["reason"] for row in rows if row["state"] in SETTLED_REASONS}
 
     def rows(self, run_ids: Collection[str]) -> dict[str, dict[str, Any] | None]:
         """What the ledger knows of these runs."""
-        with self.ledger() as connection:
-            found = {row["run_id"]: dict(row) for row in connection.execute("SELECT * FROM runs")}
+        found = {row["run_id"]: dict(row) for row in self.ledger("SELECT * FROM runs")}
         return {run_id: found.get(run_id) for run_id in run_ids}
 
     def states(self) -> Counter[str]:
         """How many rows stand in which state."""
-        with self.ledger() as connection:
-            return Counter(row["state"] for row in connection.execute("SELECT state FROM runs"))
+        return Counter(row["state"] for row in self.ledger("SELECT state FROM runs"))
 
     def judge(self) -> Judgement:
         """Conservation and no inflation, against what an undisturbed installation sends of the same runs."""

@@ -21,8 +21,7 @@ def stopped(daemon: Started) -> None:
 
 
 def leased(rig: Rig) -> list[str]:
-    with rig.ledger() as connection:
-        return [row["run_id"] for row in connection.execute("SELECT run_id FROM runs WHERE lease_owner IS NOT NULL")]
+    return [row["run_id"] for row in rig.ledger("SELECT run_id FROM runs WHERE lease_owner IS NOT NULL")]
 
 
 def test_under_load_nothing_is_abandoned(tmp_path: Path) -> None:

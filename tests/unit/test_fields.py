@@ -1,10 +1,12 @@
 import json
 import math
+import sys
 from decimal import Decimal
 
 import pytest
 
-from runspan.sources.fields import MAX_PROBLEMS, SECOND_NS, Fields, canonical, in_order
+from runspan.sources.answers import as_text
+from runspan.sources.fields import MAX_DEPTH, MAX_PROBLEMS, SECOND_NS, Fields, canonical, in_order
 
 
 def fields(**document):
@@ -192,3 +194,16 @@ def test_what_is_nested_too_deeply_has_no_canonical_text():
         deep = [deep]
     assert canonical(deep) == ""
     assert canonical({"b": 1, "a": [None]}) == '{"a": [null], "b": 1}'
+
+
+def test_what_is_too_deep_does_not_depend_on_where_it_is_read():
+    def read(levels, frames):
+        if frames:
+            return read(levels, frames - 1)
+        text = "[" * levels + "]" * levels
+        return canonical(json.loads(text)), as_text(json.loads(text)), fields(j=text).json_text("j")
+
+    sound, deep = "[" * MAX_DEPTH + "]" * MAX_DEPTH, "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)
+    for frames in (0, sys.getrecursionlimit() - 300):
+        assert read(MAX_DEPTH, frames) == (sound, sound, json.loads(sound))
+        assert read(MAX_DEPTH + 1, frames) == ("", "", deep)

@@ -8,7 +8,7 @@ from typing import cast
 
 from runspan.errors import SourceUnavailable
 from runspan.model import Json
-from runspan.sources.fields import Fields
+from runspan.sources.fields import Fields, is_too_deep
 
 REPEATS_BELIEVED = 3
 """So many times an answer may name the very cursor it was asked with: more is a list that goes nowhere."""
@@ -73,10 +73,7 @@ def as_text(value: Json) -> str:
     """A text as it is, any other JSON written down; empty where it is nested too deeply for that."""
     if isinstance(value, str):
         return value
-    try:
-        return json.dumps(value, ensure_ascii=False, sort_keys=True)
-    except RecursionError:
-        return ""
+    return "" if is_too_deep(value) else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def find_traceparent(*places: Json) -> str | None:

@@ -23,6 +23,9 @@ MAX_INTEGER = 2**63 - 1
 MAX_ROWS = 10_000
 """What is read of one list of a run: no backend shows a trace of more spans, and a body of 64 MB can hold millions.
 The lists of runs themselves are read whole."""
+MAX_DEPTH = 100
+"""What is nested deeper is not read. How deep Python can read and write JSON depends on its version and on the place in
+the program, and of one body all must make the same."""
 MAX_PROBLEMS = 100
 """A body of a million broken rows must not become a million lines."""
 
@@ -158,9 +161,10 @@ class Fields:
         if not isinstance(value, str):
             return value
         try:
-            return json.loads(value, parse_constant=_refuse, parse_float=_finite)
+            parsed = json.loads(value, parse_constant=_refuse, parse_float=_finite)
         except (ValueError, RecursionError):
             return _encodable(value)
+        return _encodable(value) if is_too_deep(parsed) else parsed
 
     def _items(self, key: str, at_most: int | None) -> list[Json]:
         value = self.value(key)
@@ -196,11 +200,24 @@ def in_order(rows: Iterable[Fields], place: Callable[[Fields], _Place]) -> list[
 
 
 def canonical(value: Json) -> str:
-    """One text for equal values; what is nested too deeply to be written down gives an empty one."""
-    try:
-        return json.dumps(value, sort_keys=True)
-    except RecursionError:
-        return ""
+    """One text for equal values; what is nested too deeply gives an empty one."""
+    return "" if is_too_deep(value) else json.dumps(value, sort_keys=True)
+
+
+def is_too_deep(value: Json) -> bool:
+    """Whether objects and lists are nested deeper than MAX_DEPTH."""
+    holders: list[Json] = [value]
+    for _ in range(MAX_DEPTH):
+        holders = [item for holder in holders for item in _inside(holder) if isinstance(item, dict | list)]
+        if not holders:
+            return False
+    return True
+
+
+def _inside(value: Json) -> Iterable[Json]:
+    if isinstance(value, dict):
+        return cast("dict[str, Json]", value).values()
+    return cast("list[Json]", value) if isinstance(value, list) else ()
 
 
 def _encodable(text: str) -> str:

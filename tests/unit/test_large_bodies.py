@@ -1,5 +1,6 @@
 """Bodies that are large in one way or another cost time and memory in proportion, and not beyond a bound."""
 
+import json
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from runspan.sources.casedev import read_steps
 from runspan.sources.fields import MAX_ROWS, Fields
 from runspan.sources.runtype_iterations import read_iterations
 from runspan.trace import Trace
-from tests.otlp_validator import LABEL_BYTES, MOST_EVENTS, MOST_SPANS, faults
+from tests.otlp_validator import LABEL_BYTES, MOST_EVENTS, MOST_SPANS, Rules, faults
 from tests.unit.test_goldens import source_of
 
 ROWS = 2 * MAX_ROWS
@@ -152,3 +153,29 @@ def test_a_traceparent_is_looked_for_among_so_many_values_and_no_more() -> None:
         assert find_traceparent({"first": crowd}, context) is None
     assert tracemalloc.get_traced_memory()[1] < MIB
     tracemalloc.stop()
+
+
+LONG = "Ünicode\n" * MIB
+HUGE: dict[str, dict[str, Json]] = {
+    "flowyble": {"detail": {**flowyble({"outputData": LONG}), "errorMessage": LONG}},
+    "runtype": {"detail": {**runtype({"output": LONG}), "finalOutput": LONG, "stopReason": LONG}},
+    "elizaos": {"detail": elizaos({"type": LONG, "data": {"prompt": LONG}}, roomId=LONG)},
+    "casedev": {"detail": casedev({"type": LONG, "content": LONG}, result={"output": LONG, "logs": {"runner": LONG}})},
+}
+
+
+@pytest.mark.parametrize("with_content", [False, True], ids=["without content", "with content"])
+@pytest.mark.parametrize("platform", HUGE)
+def test_texts_of_many_megabytes_are_copied_a_few_times_and_not_kept(platform: str, with_content: bool) -> None:
+    documents = HUGE[platform]
+    body_bytes = len(json.dumps(documents, ensure_ascii=False))
+    tracemalloc.start()
+    with within(20):
+        trace = trace_of(platform, with_content=with_content, **documents)
+        payload = encode(trace).payload
+    kept_bytes, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept_bytes < MIB
+    assert peak_bytes < 6 * body_bytes
+    assert len(payload) < MIB // 4
+    assert faults(payload, Rules(with_content=with_content)) == []

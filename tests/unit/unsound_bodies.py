@@ -34,8 +34,7 @@ TEXTS = (
     "", " ", "\0", "a\0b", "\ud800", "x\udfffy", "\ufeff", "\u202e\u2028\x85\r\n", "ü" * 300, "🧵" * 400, "x" * 100_000,
     "0", "-1", "3", " 7 ", "3.7", "1e999", "1E+40", "-5", "+5", "1" * 39, "1" * 400, "٣", "0x10", "1_000", "NaN",
     "Infinity", "true", "null", "{", '{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', "[" * 5000, '"', "<html>",
-    "completed",
-    "Completed", "failed", "timeout", "error", "running", "otel-1", "self", "external",
+    "completed", "Completed", "failed", "timeout", "error", "running", "otel-1", "self", "external",
     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-" + "0" * 32 + "-" + "0" * 16 + "-01",
 )  # fmt: skip
 TIMES = (
@@ -47,16 +46,8 @@ TIMES = (
     "2026-05-01T10:00:05Z", "2024-06-10T09:15:31.5+02:00", "1777000000100", "٢٠٢٦-05-01T10:00:00Z",
 )  # fmt: skip
 SHAPES: tuple[Json, ...] = (
-    [],
-    {},
-    [[]],
-    [{}],
-    [None],
-    {"": ""},
-    {"\0": 1},
-    {"\ud800": [1]},
-    {"success": True, "data": []},
-)
+    [], {}, [[]], [{}], [None], {"": ""}, {"\0": 1}, {"\ud800": [1]}, {"success": True, "data": []},
+)  # fmt: skip
 
 odd_values = st.one_of(
     st.sampled_from((None, True, False)),
@@ -213,10 +204,8 @@ epochs_ms = mostly(st.integers(1_777_000_000_000, 1_777_000_090_000))
 
 flowyble_details = fields(
     id=ids, agentId=ids, status=statuses("Pending", "Completed", "Failed", "Cancelled"), userMessage=words,
-    finalOutput=words,
-    errorMessage=words, stepsExecuted=counts, tokensUsed=counts, actionsUsed=counts, creditsUsed=amounts,
-    createdAt=instants,
-    startedAt=instants, finishedAt=instants,
+    finalOutput=words, errorMessage=words, stepsExecuted=counts, tokensUsed=counts, actionsUsed=counts,
+    creditsUsed=amounts, createdAt=instants, startedAt=instants, finishedAt=instants,
     steps=rows(fields(
         id=ids, stepNumber=counts, iterationNumber=st.one_of(few, counts), toolName=words, inputData=words,
         outputData=words, reasoning=words, tokenUsage=fields(inputTokens=counts, outputTokens=counts),
@@ -239,8 +228,7 @@ runtype_details = fields(
 runtype_calls = fields(
     toolCalls=rows(fields(
         id=ids, toolName=words, toolDescription=words, model=words, status=statuses("completed", "failed"),
-        errorMessage=words,
-        executionTimeMs=milliseconds, createdAt=instants, iteration=st.one_of(few, counts),
+        errorMessage=words, executionTimeMs=milliseconds, createdAt=instants, iteration=st.one_of(few, counts),
     ))
 )  # fmt: skip
 runtype_payload = fields(toolId=ids, inputParameters=anything, outputResult=anything)
@@ -256,8 +244,8 @@ events = [
         ),
         "MODEL_USED": fields(
             modelType=statuses("TEXT_LARGE", "TEXT_EMBEDDING"), provider=words, executionTime=milliseconds,
-            prompt=words,
-            actionContext=fields(actionId=ids, actionName=words), response=words, params=anything, cost=amounts,
+            prompt=words, actionContext=fields(actionId=ids, actionName=words), response=words, params=anything,
+            cost=amounts,
             usage=fields(promptTokens=counts, completionTokens=counts, totalTokens=counts),
         ),
         "model:used": fields(modelType=words, tokens=fields(prompt=counts, completion=counts),
@@ -271,8 +259,7 @@ elizaos_details = st.one_of(
     fields(
         summary=fields(
             runId=ids, status=statuses("started", "completed", "timeout", "error"), startedAt=epochs_ms,
-            endedAt=epochs_ms,
-            durationMs=milliseconds, messageId=ids, roomId=ids, entityId=ids, counts=anything,
+            endedAt=epochs_ms, durationMs=milliseconds, messageId=ids, roomId=ids, entityId=ids, counts=anything,
         ),
         events=elizaos_events,
     ),

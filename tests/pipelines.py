@@ -27,7 +27,7 @@ from runspan.sources import platforms
 from tests.ledgers import SECOND, Clock, url
 
 HOUR = 3600 * SECOND
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 
 
 class NoQuota:

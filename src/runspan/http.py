@@ -36,6 +36,7 @@ from runspan.errors import (
     SourceRefused,
     SourceUnavailable,
 )
+from runspan.in_flight import current_hold
 from runspan.model import Json
 from runspan.origin import origin_of
 from runspan.rate import Limiter
@@ -48,6 +49,8 @@ LONGEST_PAUSE_SECONDS = 3600.0
 """A platform that asks for more is asked again after an hour all the same: the wait may be a mistake."""
 PAUSE_WHERE_NONE_IS_ASKED_SECONDS = 5.0
 """After a 429 that does not say how long."""
+DEFLATE_RATIO = 1032
+"""What a byte of deflate (gzip too) can unpack to at most, by the way it is made (RFC 1951, 3.2.5)."""
 
 Params: TypeAlias = Mapping[str, str | int | None]
 
@@ -132,12 +135,29 @@ class Connection:
         url = f"{self.base_url}{path}{query}"
         try:
             async with (
-                asyncio.timeout(self._total_seconds),
+                asyncio.timeout(self._total_seconds) as deadline,
                 self._client.stream(method, url, headers=dict(headers or {}), content=content) as response,
             ):
-                return Reply(response.status_code, dict(response.headers), await self._read(response))
+                return Reply(response.status_code, dict(response.headers), await self._read_held(response, deadline))
         except (httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ConnectionFailed(_describe(error), tls=_is_tls(error)) from None
+
+    async def _read_held(self, response: httpx.Response, deadline: asyncio.Timeout) -> bytes:
+        hold = current_hold()
+        if hold is None:
+            return await self._read(response)
+        size_bytes = largest_size(response.headers, self._max_body_bytes)
+        # Waiting for room is no fault of the platform.
+        deadline.reschedule(None)
+        await hold.take(size_bytes)
+        deadline.reschedule(asyncio.get_running_loop().time() + self._total_seconds)
+        kept_bytes = 0
+        try:
+            body = await self._read(response)
+            kept_bytes = len(body)
+        finally:
+            await hold.give_back(size_bytes - kept_bytes)
+        return body
 
     async def _read(self, response: httpx.Response) -> bytes:
         chunks: list[bytes] = []
@@ -191,14 +211,10 @@ class Client:
         Raises RunGone (404), SourceRefused (401, 403), SourceUnavailable (429, 5xx, redirects, no answer, no JSON),
         RunUnreadable (too large, or any other 4xx).
         """
-        return (await self.get_json_sized(segments, params))[0]
-
-    async def get_json_sized(self, segments: Sequence[str], params: Params | None = None) -> tuple[Json, int]:
-        """As `get_json`, with the body's size in bytes."""
         query = [(key, str(value)) for key, value in (params or {}).items() if value is not None]
         return await self._retry(self._ask, encode_path(segments), query)
 
-    async def _ask(self, path: str, query: list[tuple[str, str]]) -> tuple[Json, int]:
+    async def _ask(self, path: str, query: list[tuple[str, str]]) -> Json:
         await self._limiter.acquire()
         where = f"source {self._name}: GET {self._connection.base_url}{path}"
         try:
@@ -217,13 +233,22 @@ class Client:
         if reply.status != 200:
             raise error_of(where, reply, time.time())
         try:
-            return json.loads(reply.body), len(reply.body)
+            return json.loads(reply.body)
         except (ValueError, RecursionError):
             raise SourceGarbled(f"{where} answered 200 with a body that is not JSON; asking again later") from None
 
     async def close(self) -> None:
         """Close the connections below."""
         await self._connection.close()
+
+
+def largest_size(headers: Mapping[str, str], max_body_bytes: int) -> int:
+    """How many bytes a body may come to, told by its headers; at most `max_body_bytes`, since no more is read."""
+    length = headers.get("content-length", "")
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if not re.fullmatch(r"\d{1,18}", length) or encoding not in ("identity", "gzip", "deflate"):
+        return max_body_bytes
+    return min(int(length) * (1 if encoding == "identity" else DEFLATE_RATIO), max_body_bytes)
 
 
 def encode_path(segments: Sequence[str]) -> str:

@@ -42,12 +42,11 @@ class RunRef:
 class RunBody:
     """The documents a platform gave for one run.
 
-    `documents` maps a name (`detail`, `tools`, `tool/<id>`) to parsed JSON; `size_bytes` is what they took on the wire.
+    `documents` maps a name (`detail`, `tools`, `tool/<id>`) to parsed JSON.
     """
 
     ref: RunRef
     documents: Mapping[str, Json]
-    size_bytes: int = 0
 
 
 class RunStatus(StrEnum):

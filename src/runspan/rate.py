@@ -58,8 +58,15 @@ class MemoryBudget:
         self._free_ns[key] = max(self._free_ns.get(key, 0), until_ns)
 
 
+class TurnsOver(Exception):
+    """The program stops: what waits for its turn waits for the next start."""
+
+
 class Limiter:
-    """One source's turn-taking: `acquire` returns when the next request may leave, first come first served."""
+    """One source's turn-taking: `acquire` returns when the next request may leave, first come first served.
+
+    Once `over` is set, whoever waits is turned away.
+    """
 
     def __init__(
         self,
@@ -67,6 +74,7 @@ class Limiter:
         key: str,
         interval_ns: int,
         *,
+        over: asyncio.Event | None = None,
         now: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -76,12 +84,25 @@ class Limiter:
         self._now = now
         self._sleep = sleep
         self._turn = asyncio.Lock()
+        self._over = over or asyncio.Event()
 
     async def acquire(self) -> None:
-        """Wait for, and take, the next grant."""
+        """Wait for, and take, the next grant. Raises TurnsOver."""
         async with self._turn:
-            while wait_ns := await asyncio.to_thread(self._budget.debit, self._key, self._interval_ns):
-                await self._sleep(min(wait_ns / 1e9, LONGEST_NAP_SECONDS))
+            while not self._over.is_set():
+                wait_ns = await asyncio.to_thread(self._budget.debit, self._key, self._interval_ns)
+                if not wait_ns:
+                    return
+                await self._nap(min(wait_ns / 1e9, LONGEST_NAP_SECONDS))
+        raise TurnsOver
+
+    async def _nap(self, seconds: float) -> None:
+        nap, over = asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(self._over.wait())
+        try:
+            await asyncio.wait([nap, over], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            nap.cancel()
+            over.cancel()
 
     async def pause(self, seconds: float) -> None:
         """Let nothing leave for `seconds`: the platform asked for it."""

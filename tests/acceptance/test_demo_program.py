@@ -78,7 +78,7 @@ def test_it_stays_up_with_its_status_page_until_it_is_interrupted(program: Progr
         assert read(f"{url}/healthz") == "ok\n"
         assert demo.process.poll() is None
         begun = time.monotonic()
-        assert demo.signalled(signal.SIGINT) == 0
+        assert demo.signalled(signal.SIGINT) == 130
         assert time.monotonic() - begun < 10
     assert re.search(rf"^\d+ runs became traces in {re.escape(str(file))}$", demo.stdout, re.MULTILINE)
     assert "Traceback" not in demo.stderr

@@ -505,6 +505,34 @@ class TestDelivery:
                 await until(lambda: counted(line_up.ledger) == {EXPORTED: 40})
         assert set(bench.exported.values()) == {1}
 
+    async def test_bodies_in_flight_are_bounded_over_all_sources(self, bench: Bench, monkeypatch: pytest.MonkeyPatch):
+        bench.add(ended(6, prompt="x" * 100_000))
+        bench.add(runtype_execution(key, created_at_ns=START_NS - HOUR, answer="x" * 100_000) for key in range(6))
+        destination = bench.exporter = Destination()
+        destination.open.clear()
+        sources = (bench.source("casedev"), bench.source("runtype"))
+        fetched = 0
+        async with bench.pipeline(*sources, limits={"max_in_flight": "250KB", "max_body": "120KB"}) as line_up:
+            for line in line_up.lines:
+
+                async def counted_fetch(*arguments: Any, fetch: Any = line.source.fetch, **options: Any) -> Any:
+                    nonlocal fetched
+                    body = await fetch(*arguments, **options)
+                    fetched += 1
+                    return body
+
+                monkeypatch.setattr(line.source, "fetch", counted_fetch)
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: fetched == 2)
+                await still(line_up, 0.3)
+                assert fetched == 2
+                assert line_up.outbox.in_flight.full
+                destination.open.set()
+                await until(lambda: counted(line_up.ledger) == {EXPORTED: 12})
+            assert line_up.outbox.in_flight.held_bytes == 0
+        assert set(bench.exported.values()) == {1}
+
     async def test_one_poisonous_trace_is_quarantined_and_the_others_pass(self, bench: Bench):
         bad, *good = bench.add(ended(10))
         bench.exporter.respond = lambda traces: (

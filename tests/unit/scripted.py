@@ -17,13 +17,10 @@ class ScriptedClient(Client):
         self._answer = answer
 
     async def get_json(self, segments: Sequence[str], params: Any = None) -> Any:
-        return (await self.get_json_sized(segments, params))[0]
-
-    async def get_json_sized(self, segments: Sequence[str], params: Any = None) -> tuple[Any, int]:
         path = "/" + "/".join(segments)
         sent = {key: value for key, value in (params or {}).items() if value is not None}
         self.asked.append((path, sent))
         document = self._answer(path, sent)
         if isinstance(document, Exception):
             raise document
-        return document, 100
+        return document

@@ -16,12 +16,13 @@ def read(text: str, folder: Path) -> tuple[tuple[str, Locator], ...]:
 
 
 def test_ids_are_bare_or_objects_and_each_counts_once(tmp_path: Path) -> None:
-    text = 'run_1\n\n  run 2  \n{"id": "run_3", "agent": "a", "room": "r"}\n{"id": "run_4", "room": null}\nrun_1\n'
+    text = 'run_1\n\n  run 2  \n{"id": "run_3", "agent": "a", "room": "r"}\n{"id": "run_4"}\nrun_1\n"run 5"\n'
     assert read(text, tmp_path) == (
         ("run_1", Locator()),
         ("run 2", Locator()),
         ("run_3", Locator(agent_id="a", room="r")),
         ("run_4", Locator()),
+        ("run 5", Locator()),
     )
 
 
@@ -36,6 +37,7 @@ OBJECT = "write a bare id, or an object with id, agent and room"
         ('{"id": ' + "[" * 100_000, f" line 1: not JSON; {OBJECT}"),
         ('{"run": "r"}', f" line 1: {OBJECT}, all of them texts"),
         ('{"id": "r", "extra": 1}', f" line 1: {OBJECT}, all of them texts"),
+        ('"run', f" line 1: not JSON; {OBJECT}"),
         ('{"id": 7}', f" line 1: {OBJECT}, all of them texts"),
         ('{"id": "a", "room": 7}', f" line 1: {OBJECT}, all of them texts"),
         ('{"id": "\\ud800"}', " line 1: holds control characters or broken ones, which no id can have"),

@@ -35,6 +35,7 @@ EXIT_CODES: dict[type[RunspanError], int] = {
 }
 EXIT_INCOMPLETE = 1
 """Some runs were quarantined, gone or expired."""
+EXIT_INTERRUPTED = 130
 
 
 class _Commands(TyperGroup):

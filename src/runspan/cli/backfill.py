@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from runspan.cli import EXIT_INCOMPLETE, screen
+from runspan.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED, screen
 from runspan.cli.options import ConfigFile, Since, Until, instant_ns, load_config
 from runspan.config import Config
 from runspan.errors import ConfigError
@@ -67,7 +67,7 @@ def backfill(
         report = asyncio.run(_backfill(loaded, source, request, dry_run=dry_run))
     except KeyboardInterrupt:
         typer.echo("stopped; start the same command again to go on", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     screen.output().print(table(report, dry_run=dry_run))
     if not report.complete:
         raise typer.Exit(EXIT_INCOMPLETE)
@@ -118,12 +118,14 @@ def read_ids(file: Path) -> tuple[tuple[str, Locator], ...]:
 
 
 def _id_of(line: str, where: str) -> tuple[str, Locator]:
-    if not line.startswith("{"):
+    if not line.startswith(("{", '"')):
         return line, Locator()
     try:
-        entry: dict[str, Any] = json.loads(line)
+        entry: Any = json.loads(line)
     except (ValueError, RecursionError):
         raise ConfigError(f"{where}: not JSON; write a bare id, or an object with id, agent and room") from None
+    if isinstance(entry, str):
+        entry = {"id": entry}
     known = {name: entry.pop(name, None) for name in ("id", "agent", "room")}
     if entry or not known["id"] or not all(value is None or isinstance(value, str) for value in known.values()):
         raise ConfigError(f"{where}: write a bare id, or an object with id, agent and room, all of them texts")

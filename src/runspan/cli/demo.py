@@ -1,6 +1,7 @@
 """`runspan demo`."""
 
 import asyncio
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 
 from runspan import logs
+from runspan.cli import EXIT_INTERRUPTED
 from runspan.cli.waterfall import print_trace
 from runspan.config import LogConfig
 from runspan.demo import bridge
@@ -33,18 +35,20 @@ def demo(
         {"protocol": protocol, "endpoint": endpoint} if endpoint else {"protocol": "file", "endpoint": str(output)}
     )
     shown = bridge.Shown()
-    complete = asyncio.run(_demo(destination, listen, shown, once=once))
+    ended_by = asyncio.run(_demo(destination, listen, shown, once=once))
     console = Console()
     if once:
         for trace in shown.traces.values():
             console.print(f"\n[bold]{trace.ref.platform}[/bold]")
             print_trace(trace)
     typer.echo(f"\n{shown.runs} runs became traces in {endpoint or output}")
-    if not complete:
+    if ended_by is signal.SIGINT:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if shown.missing:
         raise SourceUnavailable("not every run could be exported in time; the log above says why")
 
 
-async def _demo(destination: dict[str, Any], listen: str, shown: bridge.Shown, *, once: bool) -> bool:
+async def _demo(destination: dict[str, Any], listen: str, shown: bridge.Shown, *, once: bool) -> signal.Signals | None:
     with tempfile.TemporaryDirectory(prefix="runspan-demo-") as folder:
         async with bridge.simulated() as simulator:
             config = bridge.configure(simulator, destination, Path(folder), listen)

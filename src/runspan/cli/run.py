@@ -1,7 +1,11 @@
 """`runspan run`."""
 
 import asyncio
+import signal
 
+import typer
+
+from runspan.cli import EXIT_INTERRUPTED
 from runspan.cli.options import ConfigFile, load_config
 from runspan.daemon import daemon
 from runspan.errors import ConfigError
@@ -14,4 +18,6 @@ def run(config: ConfigFile) -> None:
     if not loaded.source:
         raise ConfigError(f"{config}: there is no [[source]], so there is nothing to do; `runspan init` shows one")
     with Ledger.open(loaded.ledger.url) as ledger:
-        asyncio.run(daemon.run(loaded, ledger))
+        ended_by = asyncio.run(daemon.run(loaded, ledger))
+    if ended_by is signal.SIGINT:
+        raise typer.Exit(EXIT_INTERRUPTED)

@@ -50,8 +50,8 @@ async def run(
     *,
     stop: asyncio.Event | None = None,
     on_marked: Callable[[Parcel, RowState], None] = lambda parcel, state: None,
-) -> None:
-    """Run until SIGTERM, SIGINT or `stop`. `on_marked` hears of every run whose delivery was tried.
+) -> signal.Signals | None:
+    """Run until SIGTERM, SIGINT or `stop`, and give the signal. `on_marked` hears of every run that was sent.
 
     Raises LedgerUnusable (also where another daemon holds the ledger) and ConfigError.
     """
@@ -63,13 +63,14 @@ async def run(
         on_marked(parcel, state)
 
     with ledger.hold_daemon():
-        async with pipeline(config, ledger, on_marked=marked) as line_up, _signals(stopping):
+        async with pipeline(config, ledger, on_marked=marked) as line_up, _signals(stopping) as signals:
             _greet(line_up)
             metrics.watch(line_up)
             daemon = Daemon(line_up)
             async with serve(config.web, line_up, metrics) as url:
                 log.info(f"status page at {url}", action="web_started", url=url)
                 await daemon.run(stopping)
+    return signals[0] if signals else None
 
 
 class Daemon:
@@ -224,12 +225,19 @@ def _greet(line_up: Pipeline) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _signals(stopping: asyncio.Event) -> AsyncGenerator[None]:
+async def _signals(stopping: asyncio.Event) -> AsyncGenerator[list[signal.Signals]]:
+    """Lets SIGTERM and SIGINT set `stopping`; gives the list of those that came."""
     loop = asyncio.get_running_loop()
+    came: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        came.append(number)
+        stopping.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop, number)
     try:
-        yield
+        yield came
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

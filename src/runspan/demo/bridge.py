@@ -6,6 +6,7 @@ over HTTP. Only its intervals are small, so that one can watch.
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,8 @@ class Shown:
     """What the bridge has exported so far, and one trace of each platform to look at: rich, and failed if it can be."""
 
     runs: int = 0
+    missing: Sequence[str] = ()
+    """Runs that have ended and are not accounted for."""
     traces: dict[str, Trace] = field(default_factory=dict[str, Trace])
 
     def add(self, parcel: Parcel, state: RowState) -> None:
@@ -96,19 +99,19 @@ def configure(simulator: Simulator, destination: Mapping[str, Any], folder: Path
     return config_file.load(None, platforms=platforms(), environ={}, overrides=overrides)
 
 
-async def run(config: Config, simulator: Simulator, shown: Shown, *, once: bool) -> bool:
-    """Run the daemon until it is stopped or, with `once`, until every run that ends is accounted for.
+async def run(config: Config, simulator: Simulator, shown: Shown, *, once: bool) -> signal.Signals | None:
+    """Run the daemon until a signal ends it (which is given), or with `once` until all runs that end are accounted for.
 
-    Gives whether that was so within the deadline.
+    `shown` tells what was exported and what was not.
     """
     with Ledger.open(config.ledger.url) as ledger:
         stop = asyncio.Event()
         watch = asyncio.create_task(_watch(ledger, simulator.world, stop)) if once else None
-        await daemon.run(config, ledger, stop=stop, on_marked=shown.add)
-        if watch is None:
-            return True
-        watch.cancel()
-        return not missing(ledger, simulator.world)
+        ended_by = await daemon.run(config, ledger, stop=stop, on_marked=shown.add)
+        if watch is not None:
+            watch.cancel()
+            shown.missing = missing(ledger, simulator.world)
+        return ended_by
 
 
 def missing(ledger: Ledger, world: World) -> Sequence[str]:

@@ -1,5 +1,6 @@
 """From a configuration to a pipeline that can run: sources, outbox and destination, wired once for every command."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,6 +10,7 @@ from runspan import otlp
 from runspan.config import Config, SourceConfig
 from runspan.errors import ConfigError
 from runspan.http import Client, Connection, ConnectionFailed
+from runspan.in_flight import InFlight
 from runspan.ledger import Ledger, RowState
 from runspan.otlp.base import Exporter
 from runspan.otlp.delivery import Delivery
@@ -54,7 +56,8 @@ async def pipeline(
     async with AsyncExitStack() as stack:
         lines: list[Line] = []
         for source_config in chosen:
-            source, limiter = open_source(config, source_config, budget or ledger, now)
+            stopping = asyncio.Event()
+            source, limiter = open_source(config, source_config, budget or ledger, now=now, stopping=stopping)
             stack.push_async_callback(source.http.close)
             ledger.pin_tenant(source_config.name, source.platform, source.tenant)
             lines.append(
@@ -64,6 +67,7 @@ async def pipeline(
                     projection=projection_settings(config, source_config),
                     open_limiter=limiter,
                     health=Health(source_config.name, now),
+                    stopping=stopping,
                 )
             )
         if exporter is None:
@@ -73,7 +77,7 @@ async def pipeline(
             ledger,
             Delivery(exporter, now_ns=now),
             now=now,
-            max_in_flight_bytes=config.limits.max_in_flight,
+            in_flight=InFlight(config.limits.max_in_flight),
             on_marked=on_marked,
         )
         yield Pipeline(config, ledger, lines, outbox, now)
@@ -89,7 +93,12 @@ def select(config: Config, name: str) -> SourceConfig:
 
 
 def open_source(
-    config: Config, source_config: SourceConfig, budget: Budget, now: Callable[[], int] = time.time_ns
+    config: Config,
+    source_config: SourceConfig,
+    budget: Budget,
+    *,
+    now: Callable[[], int] = time.time_ns,
+    stopping: asyncio.Event | None = None,
 ) -> tuple[Source, Limiter]:
     """The source with its door opened, and the limiter for its open runs (half the rate, out of the whole)."""
     kind = registry()[source_config.platform]
@@ -111,10 +120,10 @@ def open_source(
     client = Client(
         connection,
         name=source_config.name,
-        limiter=Limiter(budget, key, interval_ns, now=now),
+        limiter=Limiter(budget, key, interval_ns, over=stopping, now=now),
         headers=headers,
     )
-    return kind(source_config, client), Limiter(budget, f"{key} open", interval_ns * 2, now=now)
+    return kind(source_config, client), Limiter(budget, f"{key} open", interval_ns * 2, over=stopping, now=now)
 
 
 def projection_settings(config: Config, source_config: SourceConfig) -> ProjectionSettings:

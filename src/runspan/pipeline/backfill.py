@@ -19,7 +19,7 @@ from runspan.errors import ConfigError, DeliveryRefused, LedgerUnusable, SourceU
 from runspan.ledger import Job, JobState, Ledger, NewRow, RowState, RunRow
 from runspan.model import Json, Locator
 from runspan.pipeline.assembly import Pipeline
-from runspan.pipeline.discovery import all_scopes, as_unavailable, pages, report_problems, rows_of, rows_of_ids, wanted
+from runspan.pipeline.discovery import as_unavailable, pages, report_problems, rows_of, rows_of_ids, wanted
 from runspan.pipeline.line import Line
 from runspan.pipeline.work import Work
 from runspan.quantities import nanoseconds
@@ -185,7 +185,7 @@ class Backfill:
             await asyncio.to_thread(self._ledger.note_rows, rows, job=job.id, force=self._request.force)
 
     async def _sweep(self, job: Job) -> None:
-        scopes = wanted(await self._patiently(lambda: all_scopes(self._line)), self._line)
+        scopes = wanted(await self._patiently(self._line.source.scopes), self._line)
         failed: Exception | None = None
         for scope in scopes:
             try:

@@ -73,7 +73,7 @@ class Discovery:
         if not line.source.lists:
             return found
         listed_ns = self._now()
-        scopes = await all_scopes(line)
+        scopes = await line.source.scopes()
         agents = {scope.key: scope.agent_name for scope in scopes if scope.key}
         await asyncio.to_thread(self._ledger.agents_listed, line.account, agents, listed_ns=listed_ns)
         scopes = wanted(scopes, line)
@@ -173,14 +173,6 @@ class Discovery:
             )
             if ended:
                 line.wake.set()
-
-
-async def all_scopes(line: Line) -> Sequence[Scope]:
-    """Every scope that the source has now. Raises SourceUnavailable."""
-    try:
-        return await line.source.scopes()
-    except (RunGone, RunUnreadable) as error:
-        raise SourceUnavailable(f"{error}: check this source's base_url") from None
 
 
 def as_unavailable(error: Exception) -> SourceUnavailable:

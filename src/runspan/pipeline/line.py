@@ -81,6 +81,8 @@ class Line:
     open_limiter: Limiter
     """Spends at most half the source's rate on runs that are still open."""
     health: Health
+    stopping: asyncio.Event
+    """Once set, no request of this source waits for its turn any more (`TurnsOver`)."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when rows may have become due."""
 

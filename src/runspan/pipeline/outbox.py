@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from runspan.in_flight import InFlight
 from runspan.ledger import Claim, Finished, Ledger, RowState, Summary
 from runspan.model import RunRef
 from runspan.otlp.base import EncodedTrace, Outcome, Verdict
@@ -31,7 +32,6 @@ class Parcel:
     encoded: EncodedTrace
     summary: Summary
     raw_status: str | None
-    body_bytes: int
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the row has been marked, or will not be any more."""
 
@@ -39,8 +39,8 @@ class Parcel:
 class Outbox:
     """Collects parcels into batches and hands them to the destination.
 
-    Once the bodies that are fetched and not yet marked reach `max_in_flight_bytes`, no more are fetched. `on_marked`
-    hears of every row that was marked, for progress and metrics.
+    `in_flight` bounds the bodies of the runs on their way, over all sources. `on_marked` hears of every row that was
+    marked, for progress and metrics.
     """
 
     def __init__(
@@ -49,20 +49,19 @@ class Outbox:
         delivery: Delivery,
         *,
         now: Callable[[], int],
-        max_in_flight_bytes: int,
+        in_flight: InFlight,
         on_marked: Callable[[Parcel, RowState], None] = lambda parcel, state: None,
     ) -> None:
         self._ledger = ledger
         self._now = now
-        self._max_in_flight_bytes = max_in_flight_bytes
         self._on_marked = on_marked
         self._queue: list[Parcel] = []
         self._filled = asyncio.Event()
-        self._in_flight_bytes = 0
         self._sending = False
         self._closing = False
         self._ended = False
         self.delivery = delivery
+        self.in_flight = in_flight
         self.fetching = 0
         """Rows that are being claimed and fetched, over all sources."""
         self.leased: set[RunRef] = set()
@@ -73,7 +72,7 @@ class Outbox:
     def allowance(self, free: int) -> int:
         """How many more rows may be fetched now: all of `free`, or one to try an unhealthy destination with."""
         if self.delivery.healthy:
-            return free if self._in_flight_bytes < self._max_in_flight_bytes else 0
+            return 0 if self.in_flight.full else free
         idle = not (self.fetching or self._queue or self._sending)
         return min(free, 1) if idle and self._now() >= self.delivery.retry_at_ns else 0
 
@@ -82,7 +81,6 @@ class Outbox:
         if self._ended:
             parcel.settled.set()
             return
-        self._in_flight_bytes += parcel.body_bytes
         self._queue.append(parcel)
         self._filled.set()
 
@@ -118,7 +116,6 @@ class Outbox:
             await self._send(batch)
         finally:
             self._sending = False
-            self._in_flight_bytes -= sum(parcel.body_bytes for parcel in batch)
             for parcel in batch:
                 parcel.settled.set()
         return True

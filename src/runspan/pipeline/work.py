@@ -19,6 +19,7 @@ from runspan.pipeline.line import Line
 from runspan.pipeline.outbox import Outbox, Parcel
 from runspan.projection import project
 from runspan.quantities import nanoseconds
+from runspan.rate import TurnsOver
 from runspan.trace import Trace
 
 log = structlog.get_logger()
@@ -63,8 +64,9 @@ class Work:
         self._stopping = False
 
     def stop(self) -> None:
-        """Claim nothing more; rows under way are finished."""
+        """Claim nothing more; what is asked already is finished, and what waits for its turn is given back."""
         self._stopping = True
+        self._line.stopping.set()
         self._line.wake.set()
 
     async def run(self) -> None:
@@ -147,11 +149,18 @@ class Work:
         return not counts.states.get(RowState.DUE)
 
     async def _process(self, claim: Claim) -> None:
+        async with self._outbox.in_flight.hold():
+            await self._bring(claim)
+
+    async def _bring(self, claim: Claim) -> None:
         outbox = self._outbox
         try:
             step = await self._fetch_and_map(claim)
+        except TurnsOver:
+            await self._give_back(claim)
+            return
         except asyncio.CancelledError:
-            await asyncio.shield(asyncio.to_thread(self._ledger.release, [claim.ref]))
+            await asyncio.shield(self._give_back(claim))
             raise
         finally:
             outbox.fetching -= 1
@@ -162,6 +171,10 @@ class Work:
             return
         await asyncio.to_thread(self._ledger.finish, [step])
         outbox.leased.discard(claim.ref)
+
+    async def _give_back(self, claim: Claim) -> None:
+        await asyncio.to_thread(self._ledger.release, [claim.ref])
+        self._outbox.leased.discard(claim.ref)
 
     async def _fetch_and_map(self, claim: Claim) -> Parcel | Finished:
         line, ref = self._line, claim.ref
@@ -178,7 +191,7 @@ class Work:
             self._fetched_ns = self._now()
             self._failing_since_ns.pop(ref.run_id, None)
             return self._mapped(claim, body)
-        except LedgerUnusable:
+        except (LedgerUnusable, TurnsOver):
             raise
         except SourceUnavailable as error:
             line.health.failed(error)
@@ -209,7 +222,7 @@ class Work:
 
     def _parcel(self, claim: Claim, run: Run, body: RunBody) -> Parcel:
         trace = project(run, self._line.projection)
-        return Parcel(claim, encode(trace), summary_of(run, trace), run.raw_status, body.size_bytes)
+        return Parcel(claim, encode(trace), summary_of(run, trace), run.raw_status)
 
     def _still_open(self, claim: Claim, run: Run, body: RunBody, now_ns: int) -> Parcel | Finished:
         config = self._line.config

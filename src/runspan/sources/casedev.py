@@ -122,12 +122,12 @@ class CaseDev(Source):
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
         """The run's one document; see `Source.fetch`."""
-        document, size_bytes = await self.http.get_json_sized((*self._root, "run", ref.run_id, "details"))
+        document = await self.http.get_json((*self._root, "run", ref.run_id, "details"))
         if ref.locator.agent_name is None:
             agent_id = Fields(document, []).text("agentId")
             locator = replace(ref.locator, agent_id=agent_id, agent_name=await self._agent_name(agent_id))
             ref = replace(ref, locator=locator)
-        return RunBody(ref, {"detail": document}, size_bytes)
+        return RunBody(ref, {"detail": document})
 
     def read(self, body: RunBody) -> Run:
         """The document as a Run; see `read_run`."""

@@ -80,33 +80,33 @@ class ElizaOS(Source):
         Asked without the room first, since rows of overlapping runs stand in each other's rooms; then with it where
         the run has faded out of the newest 5000 rows, which is as far as the server looks.
         """
-        ref, detail, size_bytes = await self._detail(ref, room=None)
+        ref, detail = await self._detail(ref, room=None)
         if not _begins(detail) and (room := ref.locator.room or _room(detail)):
-            _, in_room, room_bytes = await self._detail(ref, room)
+            _, in_room = await self._detail(ref, room)
             if (_begins(in_room), _event_count(in_room)) > (False, _event_count(detail)):
-                detail, size_bytes = in_room, room_bytes
+                detail = in_room
         if _is_unknown(detail):
             raise RunGone(f"source {self.config.name}: the server shows no event of run {ref.run_id!r}")
         if ref.locator.agent_id is None:
             ref = await self._with_owner(ref, detail)
-        return RunBody(ref, {"detail": detail}, size_bytes)
+        return RunBody(ref, {"detail": detail})
 
     def read(self, body: RunBody) -> Run:
         """See `Source.read`."""
         return read_run(body, include_ignored=self.config.include_ignored)
 
-    async def _detail(self, ref: RunRef, room: str | None) -> tuple[RunRef, Json, int]:
+    async def _detail(self, ref: RunRef, room: str | None) -> tuple[RunRef, Json]:
         owner = ref.locator.agent_id
         if owner is not None:
             try:
-                return ref, *await self._ask(owner, ref, room)
+                return ref, await self._ask(owner, ref, room)
             except RunGone:
                 pass
         # 404 means that the agent does not run. Any other one that does shows its runs as well.
         running = [scope.key for scope, runs in await self._agents() if runs and scope.key != owner]
         for agent_id in running:
             try:
-                return ref, *await self._ask(agent_id, ref, room)
+                return ref, await self._ask(agent_id, ref, room)
             except RunGone:
                 continue
         if running:
@@ -126,8 +126,8 @@ class ElizaOS(Source):
             if (agent_id := row.identifier("id"))
         ]
 
-    async def _ask(self, agent_id: str, ref: RunRef, room: str | None) -> tuple[Json, int]:
-        return await self.http.get_json_sized(["api", "agents", agent_id, "runs", ref.run_id], {"roomId": room})
+    async def _ask(self, agent_id: str, ref: RunRef, room: str | None) -> Json:
+        return await self.http.get_json(["api", "agents", agent_id, "runs", ref.run_id], {"roomId": room})
 
     async def _with_owner(self, ref: RunRef, detail: Json) -> RunRef:
         """The ref with the agent in whose list the run stands, since the detail does not tell; else as it was."""

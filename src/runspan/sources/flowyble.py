@@ -114,11 +114,11 @@ class Flowyble(Source):
         """The run's one document; while it is open, the shorter one without steps. See `Source.fetch`."""
         run = ("agents", "run", ref.run_id)
         if known_open:
-            document, size_bytes = await self.http.get_json_sized((*run, "status"))
+            document = await self.http.get_json((*run, "status"))
             if read_status(Fields(unwrapped(document), [])) is RunStatus.OPEN:
-                return RunBody(ref, {"detail": document}, size_bytes)
-        document, size_bytes = await self.http.get_json_sized((*run, "details"))
-        return RunBody(ref, {"detail": document}, size_bytes)
+                return RunBody(ref, {"detail": document})
+        document = await self.http.get_json((*run, "details"))
+        return RunBody(ref, {"detail": document})
 
     def read(self, body: RunBody) -> Run:
         """The document as a Run; see `read_run`."""

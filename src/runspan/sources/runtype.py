@@ -124,40 +124,38 @@ class Runtype(Source):
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
         """`detail`, `tools` and, with content, `tool/<id>` of each call; see `Source.fetch`."""
-        ref, detail, size_bytes = await self._detail(ref)
+        ref, detail = await self._detail(ref)
         documents = {"detail": detail}
         if known_open and not has_ended(Fields(unwrapped(detail), []), self.config):
-            return RunBody(ref, documents, size_bytes)
+            return RunBody(ref, documents)
         calls = [*_execution(ref), "tool-calls"]
         try:
-            documents["tools"], tools_bytes = await self.http.get_json_sized(calls)
+            documents["tools"] = await self.http.get_json(calls)
         except RunGone:
-            return RunBody(ref, documents, size_bytes)
-        size_bytes += tools_bytes
+            return RunBody(ref, documents)
         if with_content:
             for call in Fields(unwrapped(documents["tools"]), []).children("toolCalls"):
                 call_id = call.identifier("id")
                 if call_id is None:
                     continue
                 try:
-                    payload, payload_bytes = await self.http.get_json_sized([*calls, call_id])
+                    payload = await self.http.get_json([*calls, call_id])
                 except (RunGone, RunUnreadable):
                     continue  # A call without its payload is still a call.
                 documents[f"tool/{call_id}"] = payload
-                size_bytes += payload_bytes
-        return RunBody(ref, documents, size_bytes)
+        return RunBody(ref, documents)
 
     def read(self, body: RunBody) -> Run:
         """See `Source.read`."""
         return read_execution(body, self.config)
 
-    async def _detail(self, ref: RunRef) -> tuple[RunRef, Json, int]:
+    async def _detail(self, ref: RunRef) -> tuple[RunRef, Json]:
         if ref.locator.agent_id is not None:
-            return ref, *await self.http.get_json_sized(_execution(ref))
+            return ref, await self.http.get_json(_execution(ref))
         for scope in await self.scopes():
             found = replace(ref, locator=replace(ref.locator, agent_id=scope.key, agent_name=scope.agent_name))
             try:
-                return found, *await self.http.get_json_sized(_execution(found))
+                return found, await self.http.get_json(_execution(found))
             except RunGone:
                 continue
         raise RunGone(f"source {self.config.name}: no agent has the execution {ref.run_id!r}")

@@ -37,6 +37,8 @@ def set_up(config: LogConfig) -> None:
     logging.getLogger("runspan").setLevel(level)
     # A poll that outlasts its interval, as it does under a small quota, is no news at every tick.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    # Its line for each request quotes the platform: the reason phrase is anything a stranger likes.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
@@ -51,8 +53,16 @@ def _renderers(config: LogConfig) -> list[Processor]:
         last: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
         plain = structlog.dev.plain_traceback
-        last = [structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=plain)]
+        last = [_printable, structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=plain)]
     return [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+
+
+def _printable(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Ids and reasons come from outside; a terminal would obey the escape sequences in them."""
+    for key, value in event.items():
+        if isinstance(value, str) and key != "exception":
+            event[key] = "".join(character if character.isprintable() else "\ufffd" for character in value)
+    return event
 
 
 def _of_library(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -39,6 +39,15 @@ def test_a_console_line_is_for_reading(capsys: pytest.CaptureFixture[str]) -> No
     assert "action=poll" in line
 
 
+def test_a_console_line_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up(LogConfig(format="console"))
+    ours().warning("run \x1b[2J\nis odd", action="poll", run="a\x07b")
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert not {"\x1b", "\x07"} & set(err)
+    assert "is odd" in err
+
+
 def test_libraries_speak_in_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
     logs.set_up(LogConfig(format="json"))
     logging.getLogger("uvicorn.error").info("started")

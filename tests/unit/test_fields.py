@@ -186,6 +186,9 @@ def test_equals_stand_in_an_order_of_their_own():
 
     rows = [{"t": 2, "n": "c"}, {"t": 1, "n": "b"}, {"n": "a", "t": 1}]
     assert names(rows) == names(rows[::-1]) == ["a", "b", "c"]
+    deep = json.loads("[" * MAX_DEPTH + "]" * MAX_DEPTH)
+    rows = [{"t": 1, "n": name, "x": deep} for name in "cab"]
+    assert names(rows) == names(rows[::-1]) == ["a", "b", "c"]
 
 
 def test_what_is_nested_too_deeply_has_no_canonical_text():

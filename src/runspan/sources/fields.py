@@ -195,8 +195,13 @@ def in_order(rows: Iterable[Fields], place: Callable[[Fields], _Place]) -> list[
     ordered: list[Fields] = []
     for _, group in groupby(sorted(rows, key=place), key=place):
         equals = list(group)
-        ordered += sorted(equals, key=lambda row: canonical(row.document)) if len(equals) > 1 else equals
+        ordered += sorted(equals, key=_own_text) if len(equals) > 1 else equals
     return ordered
+
+
+def _own_text(row: Fields) -> str:
+    # Without the fields that have no text, which would leave none of the row.
+    return canonical({name: value for name, value in row.document.items() if not is_too_deep([value])})
 
 
 def canonical(value: Json) -> str:

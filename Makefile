@@ -11,6 +11,7 @@ ARGS :=
 help:
 	@echo "make demo    simulator, bridge and status page until Ctrl-C; ONCE=1 runs it through and stops"
 	@echo "make test    the tests; those that need a real Jaeger or elizaOS skip where there is none"
+	@echo "make soak    a quarter of an hour of attacks, and their figures into README.md"
 	@echo "make live    the tests against a real Jaeger and elizaOS, which are built (Go) and installed (npm)"
 	@echo "make check   linters, types, layers, docs, deploy files"
 	@echo "make docs    write anew what the docs take from the program"
@@ -25,6 +26,10 @@ demo: $(VENV)/installed
 .PHONY: test
 test: $(VENV)/installed
 	$(BIN)/pytest -n 2 $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/installed
+	$(BIN)/python -m scripts.soak $(ARGS)
 
 .PHONY: live
 live: $(VENV)/installed

@@ -1,6 +1,7 @@
 """Writes what the docs take from the program: `make docs`. With --check it only says what is stale (`make check`).
 
-Generated are config.example.toml and the parts of README.md between `<!-- NAME -->` and `<!-- /NAME -->`.
+Generated are config.example.toml and the parts of README.md between `<!-- NAME -->` and `<!-- /NAME -->`, but for the
+figures of the soak, which `scripts/soak.py` leaves there.
 """
 
 import io
@@ -73,13 +74,18 @@ def default_of(field: FieldInfo) -> str:
 PARTS: dict[str, Callable[[], str]] = {"waterfall": waterfall, "config-keys": config_keys}
 
 
+def placed(text: str, name: str, part: str) -> str:
+    """The text with this part between its marks."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    assert begin in text, f"README.md has no place for {name}"
+    return re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n{part}\n{end}", text, flags=re.DOTALL)
+
+
 def readme() -> str:
     """README.md with its generated parts as they should be."""
     text = (ROOT / "README.md").read_text()
     for name, make in PARTS.items():
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        assert begin in text, f"README.md has no place for {name}"
-        text = re.sub(f"{begin}.*?{end}", lambda _, m=make, b=begin, e=end: f"{b}\n{m()}\n{e}", text, flags=re.DOTALL)
+        text = placed(text, name, make())
     return text
 
 

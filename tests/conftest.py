@@ -1,15 +1,16 @@
 import logging
-import os
 from collections.abc import Iterator
 
 import pytest
 import structlog
 from hypothesis import settings
 
+from tests.figures import SOAK
+
 # A machine that is busy with other tests is no failure.
 settings.register_profile("runspan", deadline=None, print_blob=True)
-settings.register_profile("soak", settings.get_profile("runspan"), max_examples=5000)
-settings.load_profile("soak" if os.environ.get("RUNSPAN_SOAK") == "1" else "runspan")
+settings.register_profile("soak", settings.get_profile("runspan"), max_examples=400)
+settings.load_profile("soak" if SOAK else "runspan")
 
 
 @pytest.fixture

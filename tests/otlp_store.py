@@ -183,10 +183,12 @@ class OtlpStore:
         with self._changed:
             self._answers.extend(replies)
 
-    def forget_answers(self) -> None:
-        """Let all be well again, whatever was queued."""
+    def forget_answers(self) -> int:
+        """Let all be well again; how many answers were still queued."""
         with self._changed:
+            left = len(self._answers)
             self._answers.clear()
+            return left
 
     def down(self) -> None:
         """Refuse connections and break those that stand. What is stored stays."""

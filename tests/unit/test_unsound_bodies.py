@@ -22,6 +22,7 @@ from runspan.otlp.sdk import readable_spans
 from runspan.projection import ProjectionSettings, project
 from runspan.sources import registry
 from runspan.trace import Trace
+from tests import figures
 from tests.otlp_validator import Rules, faults
 from tests.unit.test_goldens import CASES, FIXTURES, source_of
 from tests.unit.unsound_bodies import MADE_UP, TEXTS, Documents, Json, spoiled
@@ -105,6 +106,7 @@ cases = st.builds(
 
 
 def check(platform: str, documents: Documents, case: Case) -> None:
+    figures.note(cases=1)
     began = time.perf_counter()
     trace = trace_of(platform, marked(documents, platform), case)
     if trace is None:
@@ -154,27 +156,33 @@ def turned(value: Json) -> Json:
 
 
 every_platform = pytest.mark.parametrize("platform", registry())
+again = pytest.mark.parametrize("part", figures.rounds(1, 9))
+"""A soak goes over them in parts, each with chances and memory of its own."""
 
 
+@again
 @every_platform
 @thorough(4)
 @given(data=st.data(), case=cases)
-def test_real_bodies_that_were_spoiled(platform: str, data: st.DataObject, case: Case) -> None:
+def test_real_bodies_that_were_spoiled(part: int, platform: str, data: st.DataObject, case: Case) -> None:
     check(platform, data.draw(SPOILED[platform]), case)
 
 
+@again
 @every_platform
 @thorough(1)
 @given(data=st.data(), case=cases)
-def test_bodies_made_up(platform: str, data: st.DataObject, case: Case) -> None:
+def test_bodies_made_up(part: int, platform: str, data: st.DataObject, case: Case) -> None:
     check(platform, data.draw(MADE_UP[platform]), case)
 
 
+@again
 @every_platform
 @thorough(1)
 @given(data=st.data())
-def test_rows_in_any_order_give_the_same_spans(platform: str, data: st.DataObject) -> None:
+def test_rows_in_any_order_give_the_same_spans(part: int, platform: str, data: st.DataObject) -> None:
     documents = data.draw(SPOILED[platform])
+    figures.note(cases=1)
     case = Case(GENERIC, with_content=False, by_sdk=False, run_id="run-1", agent="tester")
     try:
         copy = turned(documents)

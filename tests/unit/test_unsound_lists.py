@@ -17,6 +17,7 @@ from runspan.model import Json, Locator, RunRef
 from runspan.sources import platforms, registry
 from runspan.sources.base import Page, Scope, Source, Window
 from runspan.sources.fields import MAX_INTEGER
+from tests import figures
 from tests.unit.scripted import ScriptedClient
 from tests.unit.unsound_bodies import Documents, spoiled
 
@@ -120,11 +121,13 @@ def vars_of(locator: Locator) -> Sequence[str | None]:
     return locator.agent_id, locator.agent_name, locator.room
 
 
+@pytest.mark.parametrize("part", figures.rounds(1, 9))
 @pytest.mark.parametrize("platform", registry())
 @settings(max_examples=settings().max_examples, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_lists_that_were_spoiled(platform: str, data: st.DataObject) -> None:
+def test_lists_that_were_spoiled(part: int, platform: str, data: st.DataObject) -> None:
     answer = data.draw(SPOILED[platform])["detail"]
+    figures.note(cases=1)
     with patch("runspan.sources.casedev.log"):
         at_once(answered(platform, answer).scopes())
         at_once(answered(platform, answer).open_run_ids())

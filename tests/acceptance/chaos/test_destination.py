@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runspan.demo.world import WorldRun
-from tests.acceptance.chaos import figures
+from tests import figures
 from tests.acceptance.chaos.rig import Rig
 from tests.acceptance.program import Started, wait_until
 from tests.otlp_store import OtlpStore, Reply, Request, lost_ack, page, refuse, reset, slow
@@ -104,7 +104,7 @@ def a_lost_acknowledgement_leads_to_copies_of_the_same_bytes(bridge: Bridge, rep
 def a_destination_that_is_down(bridge: Bridge) -> None:
     bridge.store.down()
     runs = bridge.meet(lambda request, before: None)
-    wait_until(lambda: len(bridge.rig.rows([run.run_id for run in runs])) == RUNS, "the runs to be noted")
+    bridge.wait_marked(runs, "due")
     bridge.daemon.wait_logged("destination_down")
     bridge.store.up()
     bridge.wait_marked(runs)

@@ -10,9 +10,9 @@ from runspan.demo.platforms.base import RateLimit
 from runspan.demo.samples.builders import casedev_run
 from runspan.demo.simulator import Simulator
 from runspan.demo.world import SECOND_NS, World
-from tests.acceptance.chaos.figures import SOAK
 from tests.acceptance.chaos.rig import Rig
 from tests.acceptance.program import wait_until
+from tests.figures import SOAK
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from runspan.demo.faults import Close, CutOff, Effect, Hang, Reply, Reset, html, redirect
 from runspan.demo.world import WorldRun
-from tests.acceptance.chaos import figures
+from tests import figures
 from tests.acceptance.chaos.rig import Rig
 from tests.acceptance.program import Started, wait_until
 

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from runspan.demo.faults import Delay, Hang
+from tests import figures
 from tests.acceptance.chaos.rig import Rig
 from tests.acceptance.program import Started, wait_until
 from tests.otlp_store import slow
@@ -52,6 +53,7 @@ def test_under_load_nothing_is_abandoned(tmp_path: Path) -> None:
 
 
 def test_who_never_answers_does_not_keep_it(tmp_path: Path) -> None:
+    figures.note(faults=2)
     with Rig(tmp_path, ["casedev", "flowyble"], environ={"RUNSPAN_DESTINATION__TIMEOUT": "60s"}) as rig:
         rig.traffic(1)
         rig.simulator.fault("casedev", "details", Hang())
@@ -64,3 +66,20 @@ def test_who_never_answers_does_not_keep_it(tmp_path: Path) -> None:
         rig.store.rule = lambda request: None
         with rig.start("run") as daemon:
             rig.settle(daemon)
+
+
+def test_while_the_destination_is_down_nothing_is_dropped(tmp_path: Path) -> None:
+    figures.note(faults=1)
+    with Rig(tmp_path, ["casedev"], overlap="24h") as rig:
+        rig.stock("casedev", 20)
+        rig.store.down()
+        with rig.start("run") as daemon:
+            daemon.wait_logged("destination_down")
+            wait_until(lambda: rig.states() == {"due": 20}, "all runs to be rows")
+            stopped(daemon)
+        assert rig.states() == {"due": 20}
+        assert leased(rig) == []
+        rig.store.up()
+        with rig.start("run") as daemon:
+            rig.settle(daemon)
+        rig.judge().check()

@@ -1,12 +1,11 @@
 """What platforms and destinations do on a bad day, drawn by lot."""
 
-import random
 from collections.abc import Callable
 from email.utils import formatdate
 from time import time
 
-from runspan.demo.faults import Close, CutOff, Delay, Effect, Reply, Reset, html, redirect
-from tests.acceptance.chaos import figures
+from runspan.demo.faults import Close, CutOff, Delay, Effect, Fault, Reply, Reset, html, redirect
+from tests import figures
 from tests.acceptance.chaos.rig import Rig
 from tests.otlp_store import Reply as Answer
 from tests.otlp_store import lost_ack, page, partial, refuse, reset, slow
@@ -47,28 +46,39 @@ QUIRKS = ("unsorted", "shuffled_pages", "empty_pages")
 COUNTED_QUIRKS = ("duplicated_rows", "repeated_cursors", "expired_cursors")
 
 
-def storm(rig: Rig, chance: random.Random) -> None:
-    """Some of everything goes wrong from here on, each a few times, until it `clears`."""
-    for platform in rig.sources:
-        for _ in range(chance.randrange(3)):
-            # One path in two: a fault on all of them would often be used up by the lists.
-            path = chance.choice([".", "details|runs/.|executions/."])
-            rig.simulator.fault(platform, path, chance.choice(SOURCE_FAULTS)(), times=chance.randrange(1, 4))
-            figures.note(faults=1)
-        quirks = rig.simulator.platforms[platform].quirks
-        for quirk in QUIRKS:
-            setattr(quirks, quirk, chance.random() < 0.3)
-        for quirk in COUNTED_QUIRKS:
-            setattr(quirks, quirk, chance.randrange(3))
-    answers = [chance.choice(STORE_FAULTS)() for _ in range(chance.randrange(4))]
-    figures.note(faults=len(answers))
-    rig.store.answer(*answers)
+class Weather:
+    """What goes wrong at the rig's platforms and its store."""
 
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._faults: list[tuple[Fault, int]] = []
+        self._answers = 0
 
-def clear(rig: Rig) -> None:
-    """All is well again."""
-    rig.simulator.faults.clear()
-    rig.store.forget_answers()
-    for platform in rig.sources:
-        kind = type(rig.simulator.platforms[platform].quirks)
-        rig.simulator.platforms[platform].quirks = kind()
+    def storm(self) -> None:
+        """Some of everything goes wrong from here on, each a few times, until it `clears`."""
+        rig, chance = self._rig, self._rig.random
+        for platform in rig.sources:
+            for _ in range(chance.randrange(3)):
+                # One path in two: a fault on all of them would often be used up by the lists.
+                path = chance.choice([".", "details|runs/.|executions/."])
+                times = chance.randrange(1, 4)
+                fault = rig.simulator.fault(platform, path, chance.choice(SOURCE_FAULTS)(), times)
+                self._faults.append((fault, times))
+            quirks = rig.simulator.platforms[platform].quirks
+            for quirk in QUIRKS:
+                setattr(quirks, quirk, chance.random() < 0.3)
+            for quirk in COUNTED_QUIRKS:
+                setattr(quirks, quirk, chance.randrange(3))
+        answers = [chance.choice(STORE_FAULTS)() for _ in range(chance.randrange(4))]
+        rig.store.answer(*answers)
+        self._answers += len(answers)
+
+    def clear(self) -> None:
+        """All is well again. What nobody met in time is not counted."""
+        rig = self._rig
+        rig.simulator.faults.clear()
+        met = sum(fault.times < times for fault, times in self._faults)
+        figures.note(faults=met + self._answers - rig.store.forget_answers())
+        for platform in rig.sources:
+            kind = type(rig.simulator.platforms[platform].quirks)
+            rig.simulator.platforms[platform].quirks = kind()

@@ -1,6 +1,6 @@
 """What a soak adds up: tests note figures, `scripts/soak.py` sums them.
 
-Without RUNSPAN_SOAK in the environment the tests are as short as a build wants them, and nothing is noted.
+Without RUNSPAN_SOAK=1 in the environment the tests are as short as a build wants them, and nothing is noted.
 """
 
 import json
@@ -8,8 +8,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
-SOAK = bool(os.environ.get("RUNSPAN_SOAK"))
-FOLDER = Path("build/soak")
+SOAK = os.environ.get("RUNSPAN_SOAK") == "1"
+FOLDER = Path(__file__).parents[1] / "build/soak"
 
 
 def rounds(quick: int, soak: int) -> range:

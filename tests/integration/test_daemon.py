@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.parser import text_string_to_metric_families as classic_text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from runspan.daemon import daemon
@@ -24,7 +25,7 @@ from runspan.model import Locator, RunRef
 from runspan.pipeline.assembly import pipeline
 from runspan.pipeline.backfill import Backfill, Request
 from tests.ledgers import SECOND
-from tests.otlp_store import OtlpStore, refuse, slow
+from tests.otlp_store import OtlpStore, lost_ack, refuse, slow
 from tests.pipelines import HOUR, Bench, counted, position_ns, row_of, until
 
 EXPORTED, DUE = RowState.EXPORTED, RowState.DUE
@@ -65,9 +66,9 @@ class Running:
         await self.task
         return time.monotonic() - begun
 
-    async def get(self, path: str) -> httpx.Response:
+    async def get(self, path: str, **headers: str) -> httpx.Response:
         async with httpx.AsyncClient(base_url=self.url, timeout=5) as client:
-            return await client.get(path)
+            return await client.get(path, headers=headers)
 
     async def metric(self, name: str, **labels: str) -> float | None:
         """The value of one sample, None where there is none."""
@@ -354,6 +355,96 @@ class TestWindow:
                 async with running(bench, store, bench.source("casedev"), web={"listen": listen}):
                     pass
         assert bench.simulator.requests == []
+
+
+class TestRunMetrics:
+    async def test_what_was_exported_is_counted_and_shown_with_its_traces(self, bench: Bench, store: OtlpStore):
+        now_ns = time.time_ns()
+        bench.add(casedev_run(n, created_at_ns=now_ns - HOUR) for n in range(2))
+        bench.add([casedev_run("open", created_at_ns=now_ns, seconds=None)])
+        bench.add([runtype_execution("a", created_at_ns=now_ns - HOUR)])
+        async with running(bench, store, bench.source("casedev", **PACE), bench.source("runtype", **PACE)) as one:
+            await until(lambda: counted(one.ledger)[EXPORTED] == 3)
+            answer = await one.get("/metrics")
+        samples = [s for family in text_string_to_metric_families(answer.text) for s in family.samples]
+        runs = [s for s in samples if s.name == "runspan_agent_runs_total"]
+        assert {(s.labels["source"], s.labels["status"]): s.value for s in runs} == {
+            ("casedev", "success"): 2,
+            ("runtype", "success"): 1,
+        }
+        assert {"", "open"}.isdisjoint(s.labels["agent"] for s in runs)
+        told = {s.exemplar.labels["trace_id"] for s in samples if s.exemplar}
+        assert told
+        assert told <= store.traces.keys()
+        of_runs = {s.labels["source"]: s.value for s in samples if s.name == "runspan_agent_run_duration_seconds_count"}
+        assert of_runs == {"casedev": 2, "runtype": 1}
+
+    @pytest.mark.parametrize(
+        ("accept", "form"),
+        [
+            (None, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+            ("*/*", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+            (
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+                "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ),
+            ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "text/plain; version=0.0.4; charset=utf-8"),
+            ("application/openmetrics-text;q=0.1, text/plain", "text/plain; version=0.0.4; charset=utf-8"),
+            ("Text/Plain; q=nonsense", "text/plain; version=0.0.4; charset=utf-8"),
+        ],
+    )
+    async def test_prometheus_gets_the_form_it_asks_for(
+        self, bench: Bench, store: OtlpStore, accept: str | None, form: str
+    ):
+        bench.add([casedev_run("a", created_at_ns=time.time_ns() - HOUR)])
+        async with running(bench, store, bench.source("casedev", **PACE)) as one:
+            await until(lambda: counted(one.ledger)[EXPORTED] == 1)
+            answer = await one.get("/metrics", **({} if accept is None else {"accept": accept}))
+        assert answer.headers["content-type"] == form
+        is_open = form.startswith("application/openmetrics-text")
+        assert ("# {" in answer.text) == is_open
+        parse = text_string_to_metric_families if is_open else classic_text_string_to_metric_families
+        assert [s.value for family in parse(answer.text) for s in family.samples if "runs_total" in s.name] == [1.0]
+
+    async def test_a_run_that_is_sent_again_counts_once(self, bench: Bench, store: OtlpStore):
+        bench.add([casedev_run("a", created_at_ns=time.time_ns() - HOUR)])
+        store.answer(lost_ack())
+        async with running(bench, store, bench.source("casedev", **PACE)) as one:
+            await until(lambda: counted(one.ledger)[EXPORTED] == 1)
+            assert len(store.requests) == 2
+            assert await self.runs(one) == 1
+
+    async def test_what_a_backfill_brought_up_does_not_count_whoever_sends_it(self, bench: Bench, store: OtlpStore):
+        now_ns = time.time_ns()
+        old = [*bench.add(casedev_run(n, created_at_ns=now_ns - HOUR) for n in range(3))]
+        source, tenant = bench.source("casedev", **PACE | {"start": "now"}), bench.simulator.urls["casedev"]
+        refs = [RunRef("casedev", tenant, run_id) for run_id in old]
+        [news] = bench.add([casedev_run("news", created_at_ns=now_ns, queue_seconds=0.1, seconds=0.5)])
+        with bench.ledger() as ledger:
+            job = ledger.start_job("job", {})
+            ledger.note_rows([NewRow(ref, "casedev", DUE, due_ns=now_ns) for ref in refs], job=job.id)
+            # The backfill saw this one before it ended.
+            open_row = NewRow(RunRef("casedev", tenant, news), "casedev", RowState.OPEN, due_ns=now_ns)
+            ledger.note_rows([open_row], job=job.id)
+        async with running(bench, store, source) as one:
+            await until(lambda: counted(one.ledger) == {EXPORTED: 4})
+            assert await self.runs(one) == 1
+            # Nor does it count when a backfill has it sent once more.
+            with bench.ledger() as ledger:
+                again = NewRow(RunRef("casedev", tenant, news), "casedev", DUE, due_ns=now_ns)
+                ledger.note_rows([again], job=ledger.start_job("forced", {}).id, force=True)
+            await until(lambda: len(store.requests) >= 2 and 2 in copies(store))
+            await until(lambda: counted(one.ledger) == {EXPORTED: 4})
+            await eventually(
+                lambda: one.metric("runspan_runs_marked_total", source="casedev", state="exported"),
+                lambda value: value == 5,
+            )
+            assert await self.runs(one) == 1
+
+    async def runs(self, one: Running) -> float:
+        families = text_string_to_metric_families((await one.get("/metrics")).text)
+        return sum(s.value for family in families for s in family.samples if s.name == "runspan_agent_runs_total")
 
 
 class TestQuota:

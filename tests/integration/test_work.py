@@ -489,7 +489,7 @@ class TestDelivery:
             assert first.trace.trace_id == second.trace.trace_id
             assert first.payload != second.payload
             assert [log["runs"] for log in logs if log["action"] == "repeat_differs"] == [1]
-            assert "runspan_repeats_differing_total 1.0" in metrics.expose().decode()
+            assert "runspan_repeats_differing_total 1.0" in metrics.expose()[0].decode()
 
     async def test_runs_in_flight_are_bounded_from_their_fetch_to_their_mark(self, bench: Bench):
         bench.add(ended(40, prompt="x" * 20_000))

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Generator, Iterator
 from datetime import UTC, datetime
 
 import uvicorn
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -35,6 +34,7 @@ async def serve(config: WebConfig, pipeline: Pipeline, metrics: Metrics) -> Asyn
     server = _Server(settings)
     try:
         socket = settings.bind_socket()
+        socket.listen()  # the URL is told before the server's task has run
     except SystemExit:
         raise ConfigError(f"web.listen: cannot listen on {config.listen}; is the port in use?") from None
     serving = asyncio.create_task(server.serve(sockets=[socket]))
@@ -65,8 +65,8 @@ def app(pipeline: Pipeline, metrics: Metrics) -> Starlette:
         return JSONResponse({"ready": not troubles, "troubles": troubles}, status_code=503 if troubles else 200)
 
     async def show_metrics(request: Request) -> Response:
-        text = await asyncio.to_thread(metrics.expose)
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
+        text, media_type = await asyncio.to_thread(metrics.expose, request.headers.get("accept", ""))
+        return Response(text, media_type=media_type)
 
     async def status(request: Request) -> Response:
         return HTMLResponse(await asyncio.to_thread(_page, pipeline))

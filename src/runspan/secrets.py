@@ -1,5 +1,6 @@
 """Secrets by reference: a configuration names where a secret is, never the secret itself."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -51,7 +52,7 @@ class Secret:
             raise ConfigError(f"{self.reference} is empty: put the secret there")
         if not (text.isascii() and text.isprintable()):
             raise ConfigError(f"{self.reference} holds more than one line of plain ASCII: put only the secret there")
-        _revealed.add(text)
+        conceal(text)
         return text
 
     def _read(self) -> str:
@@ -94,9 +95,15 @@ class Secret:
         return {"type": "string", "pattern": f"^({_REFERENCE})$"}
 
 
+def conceal(text: str) -> None:
+    """Let `mask` know of a secret, also as it stands within JSON."""
+    _revealed.update((text, json.dumps(text)[1:-1]))
+
+
 def mask(text: str) -> str:
-    """`text` without any secret that this process has revealed so far: the last guard of what is logged."""
-    for secret in _revealed:
+    """`text` without any secret that this process has revealed so far: the last guard of what is written."""
+    # The longest first: one that begins with another would show its end.
+    for secret in sorted(_revealed, key=len, reverse=True):
         if len(secret) >= _SHORTEST_MASKED:
             text = text.replace(secret, MASK)
     return text

@@ -1,10 +1,11 @@
+import json
 import pickle
 from pathlib import Path
 
 import pytest
 
 from runspan.errors import ConfigError
-from runspan.secrets import Secret, mask
+from runspan.secrets import MASK, Secret, mask
 
 
 @pytest.mark.parametrize("text", ["", "hunter2", "env:", "env:1X", "env:A B", "file:", "ENV:X", "vault:x"])
@@ -69,3 +70,11 @@ def test_a_secret_too_short_to_be_masked_is_not_spelled_out_by_masking(monkeypat
     monkeypatch.setenv("RUNSPAN_TEST_KEY", "a")
     Secret("env:RUNSPAN_TEST_KEY").reveal()
     assert mask("a banana") == "a banana"
+
+
+def test_the_longest_secret_is_masked_first_and_within_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("SHORT", "swordfish"), ("LONG", "swordfish-18"), ("QUOTED", 'pass"word\\')):
+        monkeypatch.setenv(name, text)
+        Secret(f"env:{name}").reveal()
+    assert mask('swordfish-18, swordfish, pass"word\\') == f"{MASK}, {MASK}, {MASK}"
+    assert mask(json.dumps({"key": 'pass"word\\'})) == json.dumps({"key": MASK})

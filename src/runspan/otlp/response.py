@@ -10,6 +10,8 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from runspan.otlp.base import Answer, AnswerKind
+from runspan.projection.redaction import redact_start
+from runspan.secrets import mask
 
 LONGEST_WORDS = 256
 SHORTEST_SECRET = 8
@@ -59,13 +61,14 @@ def retry_delay_seconds(status: Status) -> float | None:
 
 
 def clean(text: str, secrets: Iterable[str]) -> str:
-    """A backend's words fit for a log line: one line, at most 256 characters, our own credentials masked.
+    """A backend's words fit for a log line: one line, at most 256 characters, without secrets.
 
-    Gateways are known to repeat the key that they refuse.
+    Gateways are known to repeat the key that they refuse, and backends whatever they could not take.
     """
     for secret in secrets:
         # `Bearer abc`, `Basic abc`: the credential may come back without its scheme.
         for part in {secret, secret.rpartition(" ")[2]}:
             if len(part) >= SHORTEST_SECRET:
                 text = text.replace(part, "***")
-    return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text).strip()[:LONGEST_WORDS]
+    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", mask(text)).strip()
+    return redact_start(line, LONGEST_WORDS)[:LONGEST_WORDS]

@@ -5,6 +5,7 @@ partial success and the reason of a failure stay its secret: `http/protobuf` and
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
@@ -19,6 +20,7 @@ from runspan.errors import ConfigError
 from runspan.otlp.base import Answer, AnswerKind, EncodedTrace, Exporter
 from runspan.otlp.encode import SCOPE_NAME
 from runspan.projection.ids import MAPPING_VERSION
+from runspan.secrets import conceal
 from runspan.trace import Trace
 
 ENTRY_POINT_GROUP = "opentelemetry_traces_exporter"
@@ -40,6 +42,11 @@ class SdkExporter(Exporter):
         if not found:
             known = ", ".join(sorted(entry_points(group=ENTRY_POINT_GROUP).names))
             raise ConfigError(f"destination: no SDK exporter named {name!r} is installed; there are: {known}")
+        # The SDK logs headers that it cannot read.
+        for variable, text in os.environ.items():
+            if variable.startswith("OTEL_EXPORTER_") and variable.endswith("_HEADERS"):
+                for header in text.split(","):
+                    conceal(header.strip())
         try:
             return cls(next(iter(found)).load()())
         except Exception as error:

@@ -24,6 +24,7 @@ from typing import TypeAlias
 
 import aiohttp
 import httpx
+import structlog
 import tenacity
 from httpx_aiohttp import AiohttpTransport
 
@@ -40,6 +41,8 @@ from runspan.in_flight import current_hold
 from runspan.model import Json
 from runspan.origin import origin_of
 from runspan.rate import Limiter
+
+log = structlog.get_logger()
 
 USER_AGENT = "runspan"
 ATTEMPTS = 3
@@ -138,9 +141,16 @@ class Connection:
                 asyncio.timeout(self._total_seconds) as deadline,
                 self._client.stream(method, url, headers=dict(headers or {}), content=content) as response,
             ):
-                return Reply(response.status_code, dict(response.headers), await self._read_held(response, deadline))
+                reply = Reply(response.status_code, dict(response.headers), await self._read_held(response, deadline))
         except (httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ConnectionFailed(_describe(error), tls=_is_tls(error)) from None
+        log.debug(
+            f"{method} {self.base_url}{path} answered {reply.status}",
+            action="request_answered",
+            status=reply.status,
+            body_bytes=len(reply.body),
+        )
+        return reply
 
     async def _read_held(self, response: httpx.Response, deadline: asyncio.Timeout) -> bytes:
         hold = current_hold()

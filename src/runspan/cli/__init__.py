@@ -5,13 +5,16 @@ A command's module is imported when the command runs, not before, so that `--hel
 
 import importlib
 import importlib.metadata
+import resource
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from runspan.errors import ConfigError, DeliveryRefused, LedgerUnusable, RunspanError, SourceUnavailable
+from runspan.errors import ConfigError, DeliveryRefused, LedgerUnusable, RunspanError, SourceUnavailable, said
+from runspan.secrets import mask
 
 COMMANDS = {
     "demo": "Simulate the four platforms with the bridge beside them.",
@@ -73,14 +76,21 @@ def _runspan(  # pyright: ignore[reportUnusedFunction]
 
 def main() -> None:
     """The program `runspan`."""
+    # A core dump would hold every key.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     try:
         app()
     except RunspanError as error:
-        print(error, file=sys.stderr)
+        print(mask(str(error)), file=sys.stderr)
         sys.exit(exit_code(error))
     except BrokenPipeError:
         # Whoever read our output (head, less) has seen enough; a second complaint at exit would be noise.
         sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        # As Python would, but without the error's own words, which may be a body's.
+        traceback.print_tb(error.__traceback__)
+        print(said(error), file=sys.stderr)
         sys.exit(1)
 
 

@@ -129,7 +129,7 @@ class DestinationConfig(Table):
     """How long one request may take."""
     trace_url: WebUrl | None = Field(default=None, examples=["http://localhost:16686/trace/{trace_id}"])
     """How people open a trace; {trace_id} is filled in."""
-    query_url: WebUrl | None = Field(default=None, examples=["http://localhost:16686"])
+    query_url: BaseUrl | None = Field(default=None, examples=["http://localhost:16686"])
     """The backend's query API, to read traces back (check --send-test-trace, backfill --verify)."""
     ca_file: Path | None = Field(default=None, examples=["/etc/ssl/our-ca.pem"])
     """PEM file of the authorities to trust instead of the system's."""

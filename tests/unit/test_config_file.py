@@ -104,6 +104,11 @@ COMPLAINTS = {
         "config.toml line 5: `poll_every` in [[source]] case-prod: not a duration: write a number and a unit, "
         "such as 500ms, 30s, 5m, 24h or 90d",
     ),
+    "bad start": (
+        SOURCE + 'start = "last tuesday"\n',
+        "config.toml line 5: `start` in [[source]] case-prod: not a start: write now, a duration back such as 24h, "
+        "or a timestamp with its zone, such as 2026-01-31T08:00:00Z",
+    ),
     "duration without quotes": (
         "[ledger]\nretention = 90\n",
         "config.toml line 2: `retention` in [ledger]: write it as text with its unit, in quotes",

@@ -111,7 +111,9 @@ class Content:
     """A tool call's arguments, parsed where the platform sends JSON as text."""
     result: Json = None
     text: str | None = None
-    """The text of a note: a thought, an output, an issue."""
+    """The text of a note: an output, an issue."""
+    thought: str | None = None
+    """The text of a note that is a model's thought."""
 
 
 NO_CONTENT = Content()

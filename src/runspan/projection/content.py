@@ -5,11 +5,13 @@ Called only where content capture is on.
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import TypeAlias, cast
 
 from runspan.model import NO_CONTENT, AttributeValue, Content, Json, Message, Run, RunStatus, Step
+from runspan.projection.capture import ALL_KEYS, EVERYTHING, ContentRules, KeyRules
 from runspan.projection.conventions import gen_ai, own
 from runspan.projection.redaction import MARGIN_CHARACTERS, MASK, is_secret_key, redact_start
 from runspan.projection.values import clean_text, cut_text
@@ -27,41 +29,46 @@ _SHORTEST = 24
 """Strings are not cut below this many characters; rather whole items are left out."""
 _SMALLEST_MESSAGE_BYTES = 32
 _ELLIPSIS = "…"
+_SPACE_READ = 256
+_BRACKET = re.compile(r"[\[\]{}]")
 
 
-def run_content(run: Run, limit_bytes: int) -> Pairs:
+def run_content(run: Run, limit_bytes: int, rules: ContentRules = EVERYTHING) -> Pairs:
     """What went into the run and what came out of it."""
-    return _content(run.content, "stop" if run.status is RunStatus.SUCCESS else "error", limit_bytes)
+    return _content(run.content, "stop" if run.status is RunStatus.SUCCESS else "error", limit_bytes, rules)
 
 
-def step_content(step: Step, limit_bytes: int) -> Pairs:
+def step_content(step: Step, limit_bytes: int, rules: ContentRules = EVERYTHING) -> Pairs:
     """What went into a step and what came out of it."""
     reasons = step.attributes.get(gen_ai.FINISH_REASONS)
     reason = reasons[0] if isinstance(reasons, tuple) and reasons else "error" if step.error else "stop"
-    return _content(step.content, reason, limit_bytes)
+    return _content(step.content, reason, limit_bytes, rules)
 
 
-def _content(content: Content, finish_reason: str, limit_bytes: int) -> Pairs:
+def _content(content: Content, finish_reason: str, limit_bytes: int, rules: ContentRules) -> Pairs:
+    content = rules.of(content)
     if content == NO_CONTENT:
         return []
+    limit_bytes = rules.limit(limit_bytes)
     fitted: list[tuple[str, tuple[str | None, bool]]] = []
+
+    def add(key: str, value: Json, keys: KeyRules = ALL_KEYS) -> None:
+        fitted.append((key, fit_json(value, limit_bytes, keys=keys, masks=rules.masks)))
+
     if content.system is not None:
-        parts = [{"type": "text", "content": content.system}]
-        fitted.append((gen_ai.SYSTEM_INSTRUCTIONS, fit_json(parts, limit_bytes)))
+        add(gen_ai.SYSTEM_INSTRUCTIONS, [{"type": "text", "content": content.system}])
     if content.input:
-        messages = _messages(content.input, limit_bytes)
-        fitted.append((gen_ai.INPUT_MESSAGES, fit_json(messages, limit_bytes)))
+        add(gen_ai.INPUT_MESSAGES, _messages(content.input, limit_bytes))
     if content.output:
         # Readers that hold to an older schema refuse an output message without a finish reason.
         messages = _messages(content.output, limit_bytes)
-        finished = [{**message, "finish_reason": finish_reason} for message in messages]
-        fitted.append((gen_ai.OUTPUT_MESSAGES, fit_json(finished, limit_bytes)))
+        add(gen_ai.OUTPUT_MESSAGES, [{**message, "finish_reason": finish_reason} for message in messages])
     if content.arguments is not None:
-        fitted.append((gen_ai.TOOL_CALL_ARGUMENTS, fit_json(content.arguments, limit_bytes)))
+        add(gen_ai.TOOL_CALL_ARGUMENTS, content.arguments, rules.keys)
     if content.result is not None:
-        fitted.append((gen_ai.TOOL_CALL_RESULT, fit_json(content.result, limit_bytes)))
-    if content.text is not None:
-        text = redact_start(clean_text(content.text), limit_bytes)
+        add(gen_ai.TOOL_CALL_RESULT, content.result, rules.keys)
+    if (note := content.thought if content.text is None else content.text) is not None:
+        text = redact_start(clean_text(note), limit_bytes, rules.masks)
         fitted.append((own.NOTE_TEXT, (cut_text(text, limit_bytes), len(text.encode()) > limit_bytes)))
     pairs: Pairs = [(key, text) for key, (text, _) in fitted]
     if any(cut for _, (_, cut) in fitted):
@@ -85,14 +92,18 @@ def _messages(messages: Sequence[Message], limit_bytes: int) -> list[dict[str, J
     ]
 
 
-def fit_json(value: Json, limit_bytes: int) -> tuple[str | None, bool]:
-    """`value` as compact JSON of at most `limit_bytes`, and whether something had to be left out.
+def fit_json(
+    value: Json, limit_bytes: int, *, keys: KeyRules = ALL_KEYS, masks: Sequence[re.Pattern[str]] = ()
+) -> tuple[str | None, bool]:
+    """`value` as compact JSON of at most `limit_bytes`, and whether something had to be left out for its length.
 
     Long strings are cut first, all to the same length; then a list loses its oldest items; what still does not fit
-    becomes one JSON string. None where not even that is possible.
+    becomes one JSON string. None where not even that is possible, and where `keys` allow nothing of it.
     """
-    tidy = _Tidy(value, limit_bytes)
-    value = tidy(value)
+    if keys.allowed and not isinstance(value, list | dict) and not _may_be_json(value):
+        return None, False
+    tidy = _Tidy(value, limit_bytes, keys, masks)
+    value = tidy(value, keyed=not keys.allowed)
     text = _dumps(value)
     if _size(text) <= limit_bytes:
         return text, tidy.cut
@@ -110,19 +121,23 @@ def fit_json(value: Json, limit_bytes: int) -> tuple[str | None, bool]:
 
 
 class _Tidy:
-    """Copies JSON with secrets masked, and without what no attribute could hold: too many items, or too deep."""
+    """Copies JSON with secrets masked, and without what may not be shown or what no attribute could hold: too many
+    items, or too deep."""
 
-    def __init__(self, value: Json, limit_bytes: int) -> None:
+    def __init__(self, value: Json, limit_bytes: int, keys: KeyRules, masks: Sequence[re.Pattern[str]]) -> None:
         self.cut = False
-        self._longest = _longest_that_fit(value, limit_bytes)
+        self._keys = keys
+        self._masks = masks
+        self._longest = _longest_that_fit(value, limit_bytes, keys)
         self._items_left = limit_bytes // 2  # an item takes a byte, and a comma
         self._characters_left = limit_bytes * _LIMITS_READ
 
-    def __call__(self, value: Json, depth: int = 0) -> Json:
+    def __call__(self, value: Json, *, keyed: bool, depth: int = 0) -> Json:
+        """`keyed`: it stands under an allowed key, where only some are."""
         self._items_left -= 1
         match value:
             case str():
-                return self._str(value)
+                return self._str(value, depth, keyed=keyed)
             case bool() | None:
                 return value
             case int() if value.bit_length() > 1024:
@@ -133,47 +148,74 @@ class _Tidy:
                 self.cut = True
                 return _ELLIPSIS
             case list():
-                return self._list(cast("list[Json]", value), depth)
+                return self._list(cast("list[Json]", value), depth, keyed=keyed)
             case dict():
                 return self._dict(cast("dict[str, Json]", value), depth)
             case _:
                 return value
 
-    def _str(self, value: str) -> str:
+    def _str(self, value: str, depth: int, *, keyed: bool) -> str:
         if self._characters_left <= 0:
             self.cut = True
             return _ELLIPSIS
+        if self._keys != ALL_KEYS and _may_be_json(value):
+            value = self._inner_json(value, depth, keyed=keyed)
         self._characters_left -= min(len(value), self._longest + MARGIN_CHARACTERS)
-        text = redact_start(clean_text(value), self._longest)
+        text = redact_start(clean_text(value), self._longest, self._masks)
         self.cut = self.cut or len(text) > self._longest
         return text[: self._longest]
 
-    def _list(self, values: list[Json], depth: int) -> list[Json]:
+    def _inner_json(self, text: str, depth: int, *, keyed: bool) -> str:
+        """JSON in a string, under the same rules; masked where it cannot be looked into."""
+        if depth >= _DEEPEST or _depth(text) > _DEEPEST:
+            return MASK
+        try:
+            inner: Json = json.loads(text)
+        except (ValueError, RecursionError):
+            return MASK
+        return _dumps(self(inner, keyed=keyed, depth=depth + 1))
+
+    def _list(self, values: list[Json], depth: int, *, keyed: bool) -> list[Json]:
         tidied: list[Json] = []
         for value in reversed(values):
             if self._items_left <= 0:
                 self.cut = True
                 break
-            tidied.append(self(value, depth + 1))
+            if keyed or isinstance(value, list | dict) or _may_be_json(value):
+                tidied.append(self(value, keyed=keyed, depth=depth + 1))
         return tidied[::-1]
 
     def _dict(self, values: Mapping[str, Json], depth: int) -> dict[str, Json]:
         tidied: dict[str, Json] = {}
         for key, value in values.items():
+            if not self._keys.allows(key):
+                continue
             if self._items_left <= 0:
                 self.cut = True
                 break
-            cleaned = clean_text(key)
+            cleaned = redact_start(clean_text(key), _KEY_BYTES, self._masks)
             name = cut_text(cleaned, _KEY_BYTES)
-            self.cut = self.cut or name != cleaned
+            self.cut = self.cut or name != cleaned or name in tidied
             is_secret = is_secret_key(name) and isinstance(value, str | int | float)
-            tidied[name] = MASK if is_secret else self(value, depth + 1)
+            masked = is_secret or self._keys.denies(key)
+            tidied[name] = MASK if masked else self(value, keyed=True, depth=depth + 1)
         return tidied
 
 
-def _longest_that_fit(value: Json, limit_bytes: int) -> int:
+def _may_be_json(value: Json) -> bool:
+    """Whether it is a string that looks like a JSON object or list."""
+    return isinstance(value, str) and value[:_SPACE_READ].lstrip()[:1] in ("{", "[")
+
+
+def _depth(text: str) -> int:
+    """How deep the brackets of a text are nested, at most."""
+    steps = (1 if bracket[0] in "{[" else -1 for bracket in _BRACKET.finditer(text))
+    return max(accumulate(steps), default=0)
+
+
+def _longest_that_fit(value: Json, limit_bytes: int, keys: KeyRules) -> int:
     """More than what any string in `value` can keep, when the longest are cut to the same length until all fit."""
-    lengths = sorted(len(item) for item in islice(_values(value), limit_bytes // 2) if isinstance(item, str))
+    lengths = sorted(len(item) for item in islice(_values(value, keys), limit_bytes // 2) if isinstance(item, str))
     left = limit_bytes
     for place, length in enumerate(lengths):
         share = left // (len(lengths) - place)
@@ -183,13 +225,18 @@ def _longest_that_fit(value: Json, limit_bytes: int) -> int:
     return limit_bytes
 
 
-def _values(value: Json, depth: int = 0) -> Iterator[Json]:
-    """Everything in `value`, in the order in which it is tidied."""
+def _values(value: Json, keys: KeyRules, depth: int = 0) -> Iterator[Json]:
+    """Everything in `value` that may be shown, in the order in which it is tidied."""
     yield value
-    if depth < _DEEPEST and isinstance(value, dict | list):
-        inside = cast("dict[str, Json] | list[Json]", value)
-        for item in inside.values() if isinstance(inside, dict) else reversed(inside):
-            yield from _values(item, depth + 1)
+    if depth >= _DEEPEST:
+        return
+    if isinstance(value, list):
+        for item in reversed(cast("list[Json]", value)):
+            yield from _values(item, keys, depth + 1)
+    elif isinstance(value, dict):
+        for key, item in cast("dict[str, Json]", value).items():
+            if keys.allows(key) and not keys.denies(key):
+                yield from _values(item, keys, depth + 1)
 
 
 def _shortened(value: Json, length: int) -> Json:

@@ -1,10 +1,17 @@
-"""Masks what looks like a secret or an e-mail address in text that leaves the bridge."""
+"""Masks secrets, e-mail addresses and what the configuration names in text that leaves the bridge."""
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 
 MASK = "[redacted]"
 
 MARGIN_CHARACTERS = 2048
+"""Of a text that is cut, so much behind its end is read too, so that a secret across it is known as one."""
+OWN_CHARACTERS = 1024
+"""No pattern of the configuration sees more of a text at once; a match longer than half of that may be missed."""
+
+_BLANK = "\0"
+"""Stands for each masked character until all patterns have had their turn: none disturbs another."""
 
 # Each pattern beside words, in lower case, of which one is in whatever it matches: most texts have none, and these are
 # found far quicker. Every repetition has an upper bound, and none begins again inside a run of the very characters
@@ -39,8 +46,9 @@ _PATTERNS = (
 _SECRET_NAMES = ("key", "secret", "token", "passw", "authorization", "credential")
 _NAMED_SECRET = re.compile(
     r"(?i)((?:api[-_]?key|secret|token|passw(?:or)?d|authorization|credential)"
-    r"[\"']?\s{0,4}[=:]\s{0,4}[\"']?)(?!\[redacted\])[^\s\"',;&}]{4,4096}"
+    r"[\"']?\s{0,4}[=:]\s{0,4}[\"']?)(?!\0)[^\s\"',;&}]{4,4096}"
 )
+_BLANKS = re.compile(f"{_BLANK}+")
 
 _SECRET_KEY = re.compile(
     r"(?i)api[-_]?key|secret|passw(?:or)?d|passphrase|authorization|credential|private[-_]?key|cookie"
@@ -48,25 +56,66 @@ _SECRET_KEY = re.compile(
 )
 
 
-def redact(text: str) -> str:
-    """The text with secrets of well-known forms and e-mail addresses masked."""
+def redact(text: str, own: Sequence[re.Pattern[str]] = ()) -> str:
+    """The text with secrets of well-known forms, e-mail addresses and whatever the `own` patterns find masked."""
     lowered = text.lower()
+    blanked = text
     for words, pattern in _PATTERNS:
         if any(word in lowered for word in words):
-            text = pattern.sub(MASK, text)
+            blanked = pattern.sub(_blank, blanked)
     if any(name in lowered for name in _SECRET_NAMES):
-        text = _NAMED_SECRET.sub(rf"\1{MASK}", text)
-    return text
+        blanked = _NAMED_SECRET.sub(_blank_value, blanked)
+    for pattern in own:
+        blanked = _blanked_at(blanked, matches(pattern, text))
+    return _BLANKS.sub(MASK, blanked)
 
 
-def redact_start(text: str, wanted_characters: int) -> str:
+def redact_start(text: str, wanted_characters: int, own: Sequence[re.Pattern[str]] = ()) -> str:
     """The masked text, of a very long one only somewhat more than the first `wanted_characters`."""
     if len(text) <= wanted_characters + MARGIN_CHARACTERS:
-        return redact(text)
+        return redact(text, own)
     # What was cut through at the end of the piece is no longer known as a secret, so that end is never shown.
-    return redact(text[: wanted_characters + 2 * MARGIN_CHARACTERS])[:-MARGIN_CHARACTERS]
+    return redact(text[: wanted_characters + 2 * MARGIN_CHARACTERS], own)[:-MARGIN_CHARACTERS]
+
+
+def matches(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
+    """Where a pattern of the configuration matches, start and end.
+
+    It never sees more than OWN_CHARACTERS at once: what takes quadratic time then takes linear time.
+    """
+    at = 0
+    while at < len(text):
+        seen = min(at + OWN_CHARACTERS, len(text))
+        match = pattern.search(text, at, seen)
+        if match is None:
+            if seen == len(text):
+                return
+            at += OWN_CHARACTERS // 2
+        elif match.end() == seen < len(text) and match.start() > at:
+            at = match.start()  # it may go on behind what was seen
+        else:
+            if match.end() > match.start():
+                yield match.span()
+            at = max(match.end(), at + 1)
 
 
 def is_secret_key(key: str) -> bool:
     """Whether a JSON key by its name holds a secret, whatever its value looks like."""
     return _SECRET_KEY.search(key) is not None
+
+
+def _blanked_at(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    pieces: list[str] = []
+    at = 0
+    for start, end in spans:
+        pieces += (text[at:start], _BLANK * (end - start))
+        at = end
+    return "".join([*pieces, text[at:]])
+
+
+def _blank(match: re.Match[str]) -> str:
+    return _BLANK * len(match[0])
+
+
+def _blank_value(match: re.Match[str]) -> str:
+    return match[1] + _BLANK * (len(match[0]) - len(match[1]))

@@ -380,7 +380,7 @@ def read_note(row: Fields, kind: str, step_time: StepTime) -> Step:
         start_ns=time_ns if step_time == "start" else None,
         end_ns=time_ns if step_time == "end" else None,
         duration_ns=row.duration_ns("durationMs"),
-        content=Content(text=text) if text else NO_CONTENT,
+        content=(Content(thought=text) if kind == "thinking" else Content(text=text)) if text else NO_CONTENT,
     )
 
 

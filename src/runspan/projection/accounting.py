@@ -30,10 +30,20 @@ class Account:
     """What an amount without a currency is taken to be in."""
     currency_assumed: bool
     problems: tuple[str, ...]
+    calls_cost_usd: bool
+    """Whether the calls carry costs in US dollars, which is what backends add up; if not, the root does."""
 
     def unit(self, cost: Cost) -> str:
         """The last part of a cost's attribute name: `credits`, a currency, or `amount` where none is known."""
         return cost_unit(cost, self.currency)
+
+    def call_usd(self, cost: Cost | None) -> float | None:
+        """What a call may show where backends add up US dollars."""
+        return _usd(cost, self.currency) if self.costs_agree else None
+
+    def run_usd(self, cost: Cost | None) -> float | None:
+        """What the root may show there."""
+        return None if self.calls_cost_usd else _usd(cost, self.currency)
 
 
 def account(run: Run, currency: str | None) -> Account:
@@ -58,6 +68,7 @@ def account(run: Run, currency: str | None) -> Account:
         currency=currency,
         currency_assumed=currency is not None and any(cost.unit is None for cost in every_cost),
         problems=tuple(problems),
+        calls_cost_usd=costs_agree and any(_usd(cost, currency) is not None for cost in costs),
     )
 
 
@@ -87,6 +98,12 @@ def walk(steps: Sequence[Step]) -> Iterator[Step]:
     for step in steps:
         yield step
         yield from walk(step.children)
+
+
+def _usd(cost: Cost | None, currency: str | None) -> float | None:
+    if cost is None or not is_amount(cost) or cost_unit(cost, currency) != "usd":
+        return None
+    return float(cost.amount)
 
 
 def _exceeds(name: str, calls: Sequence[Step], total: Usage) -> bool:

@@ -1,12 +1,12 @@
 """From a run to its trace: which spans there are, what they are called and what they say. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from runspan.model import AttributeValue, Run, RunStatus, Step, StepKind
 from runspan.projection.accounting import account, sound_usage
 from runspan.projection.content import run_content, step_content
-from runspan.projection.conventions import CONVENTIONS, gen_ai, own
+from runspan.projection.conventions import CONVENTIONS, Convention, gen_ai, own
 from runspan.projection.ids import SpanIds, root_span_id, trace_id
 from runspan.projection.redaction import redact_start
 from runspan.projection.settings import ProjectionSettings
@@ -34,6 +34,9 @@ _MOST_EVENTS = 1000
 _LABEL_BYTES = 1024
 """Of every attribute that is not content: a body's names and ids stand on each of its spans."""
 
+_ON_EVENTS: Sequence[Convention] = (gen_ai,)
+"""No backend reads the names of other conventions on events."""
+
 _CLIENT_KINDS = (StepKind.MODEL_CALL, StepKind.EMBEDDINGS, StepKind.API_CALL)
 
 
@@ -55,7 +58,7 @@ class _Projection:
         self.account = account(run, settings.currency)
         self.trace_id = trace_id(run.ref.platform, run.ref.tenant, run.ref.run_id)
         self.ids = SpanIds(self.trace_id)
-        self.conventions = [CONVENTIONS[name] for name in settings.preset.conventions]
+        self.conventions: Sequence[Convention] = [CONVENTIONS[name] for name in settings.preset.conventions]
         self.common = dict(own.on_every_span(run, settings.source))
         for convention in self.conventions:
             self.common |= convention.on_every_span(run)
@@ -88,12 +91,14 @@ class _Projection:
             pairs += convention.on_root(run, self.account).items()
         pairs += own.on_root(run, self.account).items()
         pairs += run.attributes.items()
-        if is_error:
-            pairs.append((gen_ai.ERROR_TYPE, run.status.value))
+        error = _description(run.error_description) if is_error else None
+        if error is not None:
+            for convention in self.conventions:
+                pairs += convention.on_error(run.status.value, error).items()
         links = self._links()
         attributes = dict(self._attributes(pairs, "run"))
         if self.settings.capture_content:
-            attributes |= self._attributes(run_content(run, self.limit), "run", self.limit)
+            attributes |= self._content(None, run_content(run, self.limit), "run", self.conventions)
         if self.problems:
             attributes[own.PROBLEMS] = _told(self.problems)
         return Span(
@@ -106,7 +111,7 @@ class _Projection:
             attributes=attributes,
             events=events,
             links=links,
-            error=_description(run.error_description) if is_error else None,
+            error=error,
         )
 
     def _add_spans(self, placed: Iterable[Placed], parent_id: bytes) -> None:
@@ -129,7 +134,9 @@ class _Projection:
             kind=SpanKind.CLIENT if step.kind in _CLIENT_KINDS else SpanKind.INTERNAL,
             start_ns=interval.start_ns,
             end_ns=interval.end_ns,
-            attributes=self._step_attributes(step, step.kind, {**self.common, **own.on_interval(interval)}),
+            attributes=self._step_attributes(
+                step, step.kind, {**self.common, **own.on_interval(interval)}, self.conventions
+            ),
             events=self._events(item.children, interval),
             error=_description(step.error.description) if step.error else None,
         )
@@ -145,25 +152,43 @@ class _Projection:
             at = parent.end_ns if said is None else max(parent.start_ns, min(said, parent.end_ns))
             timing = Timing.INFERRED if said is None else Timing.REPORTED if at == said else Timing.CLAMPED
             name = _span_name(item.step)
-            attributes = self._step_attributes(item.step, name, {own.TIMING: timing.value})
+            attributes = self._step_attributes(item.step, name, {own.TIMING: timing.value}, _ON_EVENTS)
             events.append(SpanEvent(name, at, attributes))
         return tuple(events)
 
     def _step_attributes(
-        self, step: Step, where: str, outer: Mapping[str, AttributeValue | None]
+        self,
+        step: Step,
+        where: str,
+        outer: Mapping[str, AttributeValue | None],
+        conventions: Sequence[Convention],
     ) -> Mapping[str, AttributeValue]:
         """What the step says, beside what it has in common with others."""
         pairs = [*outer.items()]
-        for convention in self.conventions:
+        for convention in conventions:
             pairs += convention.on_step(step, self.run, self.account).items()
         pairs += own.on_step(step, self.account).items()
         pairs += step.attributes.items()
         if step.error:
-            pairs.append((gen_ai.ERROR_TYPE, step.error.type))
+            description = _description(step.error.description)
+            for convention in conventions:
+                pairs += convention.on_error(step.error.type, description).items()
         attributes = self._attributes(pairs, where)
         if self.settings.capture_content:
-            attributes = {**attributes, **self._attributes(step_content(step, self.limit), where, self.limit)}
+            said = step_content(step, self.limit)
+            attributes = {**attributes, **self._content(step.kind, said, where, conventions)}
         return attributes
+
+    def _content(
+        self,
+        kind: StepKind | None,
+        pairs: Iterable[tuple[str, AttributeValue | None]],
+        where: str,
+        conventions: Sequence[Convention],
+    ) -> Mapping[str, AttributeValue]:
+        said = self._attributes(pairs, where, self.limit)
+        told = [pair for convention in conventions for pair in convention.on_content(kind, said).items()]
+        return self._attributes(told, where, self.limit)
 
     def _links(self) -> tuple[Link, ...]:
         ref, links = self.run.ref, list[Link]()

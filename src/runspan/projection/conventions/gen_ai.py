@@ -21,6 +21,7 @@ PROVIDER_NAME = "gen_ai.provider.name"
 REQUEST_MODEL = "gen_ai.request.model"
 SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
 TOOL_CALL_ARGUMENTS = "gen_ai.tool.call.arguments"
+TOOL_CALL_ID = "gen_ai.tool.call.id"
 TOOL_CALL_RESULT = "gen_ai.tool.call.result"
 TOOL_NAME = "gen_ai.tool.name"
 
@@ -52,14 +53,26 @@ def on_step(step: Step, run: Run, account: Account) -> Mapping[str, AttributeVal
     operation = _OPERATIONS.get(step.kind)
     if operation is None:
         return {}
-    named: Mapping[str, AttributeValue | None]
+    named: dict[str, AttributeValue | None]
     if step.kind is StepKind.TOOL_CALL:
         named = {TOOL_NAME: step.name}
     else:
         # The platform is the provider as far as its caller knows, unless the step says who it really was.
         named = {PROVIDER_NAME: run.ref.platform, REQUEST_MODEL: step.name}
+    if step.kind is StepKind.MODEL_CALL and step.error:
+        named[FINISH_REASONS] = ("error",)
     counted = _usage(step.usage if account.calls_count_tokens else NO_USAGE)
     return {OPERATION_NAME: operation, **named, **counted}
+
+
+def on_error(error_type: str, description: str) -> Mapping[str, AttributeValue | None]:
+    """Why a span failed; the description is the span's own status."""
+    return {ERROR_TYPE: error_type}
+
+
+def on_content(kind: StepKind | None, said: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue | None]:
+    """What was said, which is in these conventions' own form already."""
+    return said
 
 
 def _usage(usage: Usage) -> Mapping[str, AttributeValue | None]:

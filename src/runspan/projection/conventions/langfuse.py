@@ -1,0 +1,90 @@
+"""Langfuse's own names, beside which it reads `gen_ai`.
+
+Langfuse takes tokens and cost from these names before all others, and from no span whose operation is `invoke_agent`:
+what only the run's own span tells is shown there as metadata. Costs are US dollars. There is no `gen_ai.usage.cost`:
+Langfuse prefers `cost_details`, and the name would clash with `gen_ai.usage.cost.amount`, which is to come. Every
+function is pure and gives attributes, None where there is no value.
+"""
+
+import json
+from collections.abc import Mapping
+
+from runspan.model import NO_USAGE, AttributeValue, Run, Step, StepKind, Usage
+from runspan.projection.accounting import Account
+from runspan.projection.conventions import gen_ai, own
+
+LEVEL = "langfuse.observation.level"
+TYPE = "langfuse.observation.type"
+USAGE_DETAILS = "langfuse.observation.usage_details"
+COST_DETAILS = "langfuse.observation.cost_details"
+
+_TYPES = {
+    StepKind.ITERATION: "chain",
+    StepKind.MODEL_CALL: "generation",
+    StepKind.EMBEDDINGS: "embedding",
+    StepKind.TOOL_CALL: "tool",
+}
+
+
+def on_every_span(run: Run) -> Mapping[str, AttributeValue | None]:
+    """Session and trace name, which Langfuse wants on each observation."""
+    return {"langfuse.session.id": run.conversation_id, "langfuse.trace.name": run.agent_name}
+
+
+def on_root(run: Run, account: Account) -> Mapping[str, AttributeValue | None]:
+    """The run as an agent's work; with tokens and cost only where no call carries any, lest they count twice."""
+    return {
+        TYPE: "agent",
+        LEVEL: "WARNING" if run.incomplete else None,
+        USAGE_DETAILS: _usage_details(NO_USAGE if account.calls_count_tokens else run.usage),
+        COST_DETAILS: _cost_details(account.run_usd(run.cost)),
+    }
+
+
+def on_step(step: Step, run: Run, account: Account) -> Mapping[str, AttributeValue | None]:
+    """One step as an observation; a span is what Langfuse has no other word for."""
+    return {
+        TYPE: _TYPES.get(step.kind, "span"),
+        USAGE_DETAILS: _usage_details(step.usage if account.calls_count_tokens else NO_USAGE),
+        COST_DETAILS: _cost_details(account.call_usd(step.cost)),
+    }
+
+
+def on_error(error_type: str, description: str) -> Mapping[str, AttributeValue | None]:
+    """The level, and what went wrong in words."""
+    return {LEVEL: "ERROR", "langfuse.observation.status_message": description or error_type}
+
+
+def on_content(kind: StepKind | None, said: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue | None]:
+    """Input and output, as the JSON that it is."""
+
+    def first(*names: str) -> AttributeValue | None:
+        return next((said[name] for name in names if name in said), None)
+
+    return {
+        "langfuse.observation.input": first(gen_ai.INPUT_MESSAGES, gen_ai.TOOL_CALL_ARGUMENTS),
+        "langfuse.observation.output": first(gen_ai.OUTPUT_MESSAGES, gen_ai.TOOL_CALL_RESULT, own.NOTE_TEXT),
+    }
+
+
+def _usage_details(usage: Usage) -> str | None:
+    """As JSON, in which every token has one name: Langfuse adds up all that begin with `input`, and with `output`."""
+    cached = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
+    details = {
+        "input": _without(usage.input_tokens, cached),
+        "input_cached_tokens": usage.cache_read_tokens,
+        "input_cache_creation": usage.cache_write_tokens,
+        "output": _without(usage.output_tokens, usage.reasoning_tokens or 0),
+        "output_reasoning_tokens": usage.reasoning_tokens,
+        "total": usage.known_total,
+    }
+    told = {name: count for name, count in details.items() if count is not None}
+    return json.dumps(told, separators=(",", ":")) if told else None
+
+
+def _without(whole: int | None, parts: int) -> int | None:
+    return None if whole is None else max(whole - parts, 0)
+
+
+def _cost_details(dollars: float | None) -> str | None:
+    return None if dollars is None else json.dumps({"total": dollars}, separators=(",", ":"))

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 from rich.console import Console
 
-from runspan.cli.waterfall import draw
+from runspan.cli.waterfall import Waterfall
 from runspan.config import Config, SourceConfig
 from runspan.config_example import example
 from runspan.model import Locator, RunBody, RunRef
@@ -36,7 +36,7 @@ def waterfall() -> str:
     ref = RunRef("runtype", source.tenant, fixture["run_id"], Locator(**fixture["locator"]))
     trace = project(source.read(RunBody(ref, fixture["documents"])), ProjectionSettings(source="runtype-prod"))
     console = Console(file=io.StringIO(), width=112, no_color=True, highlight=False)
-    console.print(draw(trace))
+    console.print(Waterfall(trace))
     text = "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
     return f"```\n{text}\n```"
 

@@ -12,11 +12,12 @@ import typer
 
 from runspan import config_file
 from runspan.cli.options import OptionalConfigFile, load_config
+from runspan.cli.screen import plain
 from runspan.cli.waterfall import print_trace
 from runspan.config import Config
 from runspan.errors import ConfigError
 from runspan.ledger import Ledger
-from runspan.model import Json, Locator, RunBody, RunRef, RunStatus
+from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
 from runspan.otlp.encode import encode
 from runspan.otlp.file import otlp_json
 from runspan.pipeline.assembly import open_source, projection_settings, select
@@ -78,7 +79,17 @@ def of_file(file: Path, platform: str, run_id: str | None = None) -> Trace:
     config = config_file.load(None, platforms=known, environ={}, overrides={"source": [account]})  # pyright: ignore[reportArgumentType]
     source, _ = open_source(config, config.source[0], MemoryBudget())
     ref = RunRef(platform, source.tenant, run_id or _id_in(document) or file.stem)
-    return project(source.read(RunBody(ref, {"detail": document})), ProjectionSettings(source=platform))
+    run = source.read(RunBody(ref, {"detail": document}))
+    _warn(run)
+    return project(run, ProjectionSettings(source=platform))
+
+
+def _warn(run: Run) -> None:
+    """Say why this trace is not, or not yet, one that would be exported."""
+    if run.status is RunStatus.OPEN:
+        typer.echo(plain(f"the run has not ended yet ({run.raw_status}); this is what there is of it"), err=True)
+    elif run.skip_reason is not None:
+        typer.echo(plain(f"the run would be skipped: {run.skip_reason}"), err=True)
 
 
 def _id_in(document: Json) -> str | None:
@@ -110,6 +121,5 @@ async def _fetched(config: Config, name: str, run_id: str, locator: Locator) -> 
         finally:
             await source.http.close()
     run = source.read(body)
-    if run.status is RunStatus.OPEN:
-        typer.echo(f"run {run_id} has not ended yet ({run.raw_status}); this is what there is of it", err=True)
+    _warn(run)
     return project(run, projection_settings(config, source_config))

@@ -75,15 +75,18 @@ class Program:
         self.folder = folder
         self.ledger = folder / "state" / "ledger.db"
         self.config = folder / "config.toml"
+        self.working_folder = folder
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RUNSPAN_", "OTEL_", "FORCE_COLOR"))}
         own = {"XDG_STATE_HOME": str(folder), "NO_PROXY": "*", "TERM": "xterm"}
         self.environ = inherited | own | {f"{name.upper()}_KEY": key for name, key in keys.items() if key}
         self._starts = 0
+        defaults: dict[str, Settings] = {
+            "ledger": {"url": f"sqlite:///{self.ledger}"},
+            "destination": {"endpoint": destination},
+            "web": {"listen": "127.0.0.1:0"},
+        }
         texts = [
-            _table("ledger", {"url": f"sqlite:///{self.ledger}"}),
-            _table("destination", {"endpoint": destination}),
-            _table("web", {"listen": "127.0.0.1:0"}),
-            *(_table(name, table) for name, table in (tables or {}).items()),
+            *(_table(name, table) for name, table in (defaults | dict(tables or {})).items()),
             *(_table("[source]", settings) for settings in sources),
         ]
         self.config.write_text("\n".join(texts))
@@ -106,7 +109,7 @@ class Program:
         return subprocess.run(
             self.arguments(command, *arguments),
             env=self.environ,
-            cwd=self.folder,
+            cwd=self.working_folder,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
@@ -143,7 +146,12 @@ class Started:
         self._stdout, self._stderr = log.with_suffix(".out"), log.with_suffix(".err")
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
             self.process = subprocess.Popen(
-                arguments, env=program.environ, cwd=program.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                arguments,
+                env=program.environ,
+                cwd=program.working_folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
             )
 
     def __enter__(self) -> Self:

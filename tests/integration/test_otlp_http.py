@@ -234,7 +234,7 @@ async def test_credential_that_the_backend_repeats_is_masked(store):
 
 
 async def test_secrets_in_a_backend_s_words_are_masked_before_they_are_cut(store, exporter):
-    secrets = "Bearer 0123456789abcdef, sk-live-0123456789abcdef, https://user:canary@host, " + "x" * 175
+    secrets = "Bearer 0123456789abcdef, sk-live-0123456789abcdef, https://user:canary@host, " + "x" * 180
     answer = await answer_to(exporter, store, partial(1, f"bad span: {secrets} password=0123canary"))
     assert (answer.kind, len(answer.reason)) == (AnswerKind.PARTIAL, 256)
     assert answer.reason.startswith("bad span: [redacted], [redacted], https://[redacted]@host, xxx")

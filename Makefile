@@ -58,8 +58,9 @@ COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --universal --gen
 .PHONY: lock
 lock: $(VENV)/installed
 	$(BIN)/pip install --quiet 'uv==$(UV_VERSION)'
-	$(COMPILE) --upgrade --extra dev --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) --upgrade --extra dev --extra prices --output-file requirements-dev.lock pyproject.toml
 	$(COMPILE) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
+	$(COMPILE) --constraint requirements-dev.lock --extra prices --output-file requirements-prices.lock pyproject.toml
 	echo hatchling | $(COMPILE) --constraint requirements-dev.lock --output-file requirements-build.lock -
 
 .PHONY: clean

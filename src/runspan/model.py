@@ -89,6 +89,10 @@ class Cost:
 
     amount: Decimal
     unit: str | None = None
+    local: bool = False
+    """Made here, from prices that the configuration names; the platform did not tell it."""
+    worth: "Cost | None" = None
+    """Of credits: what they are in a currency, by the rate in the configuration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,9 +101,10 @@ def walk(steps: Sequence[Step]) -> Iterator[Step]:
 
 
 def _usd(cost: Cost | None, currency: str | None) -> float | None:
-    if cost is None or not is_amount(cost) or cost_unit(cost, currency) != "usd":
+    money = cost.worth or cost if cost else None
+    if money is None or not is_amount(money) or cost_unit(money, currency) != "usd":
         return None
-    return float(cost.amount)
+    return float(money.amount)
 
 
 def _exceeds(name: str, calls: Sequence[Step], total: Usage) -> bool:

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from runspan.model import AttributeValue
 from runspan.otlp.presets import GENERIC, Preset
+from runspan.projection.capture import EVERYTHING, ContentRules
+from runspan.projection.prices import NO_PRICES, Prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,16 @@ class ProjectionSettings:
     """The currency of amounts that the platform gives without one; None leaves them without."""
     cancelled_is_error: bool = True
     capture_content: bool = False
+    content: ContentRules = EVERYTHING
+    """What is left of it where it is captured."""
+    prices: Prices = NO_PRICES
+    credit_rate: Decimal | None = None
+    """What one credit is worth in `currency`."""
     agent_names: Mapping[str, str] = field(default_factory=dict[str, str])
     """Agent id to name, where the platform tells no name."""
     preset: Preset = GENERIC
+
+    @property
+    def tool_content(self) -> bool:
+        """Whether what tools were given or gave back is shown, so that it has to be fetched."""
+        return self.capture_content and (self.content.arguments or self.content.results)

@@ -8,6 +8,7 @@ from runspan.projection.accounting import account, sound_usage
 from runspan.projection.content import run_content, step_content
 from runspan.projection.conventions import CONVENTIONS, Convention, gen_ai, own
 from runspan.projection.ids import SpanIds, root_span_id, trace_id
+from runspan.projection.prices import priced
 from runspan.projection.redaction import redact_start
 from runspan.projection.settings import ProjectionSettings
 from runspan.projection.timing import (
@@ -45,7 +46,8 @@ def project(run: Run, settings: ProjectionSettings) -> Trace:
 
     The same run and settings give the same trace, always. Raises RunUnreadable where nothing in the run has a time.
     """
-    return _Projection(_resolved(run, settings), settings).trace()
+    resolved = _resolved(run, settings)
+    return _Projection(priced(resolved, settings.prices, settings.currency, settings.credit_rate), settings).trace()
 
 
 class _Projection:
@@ -91,14 +93,15 @@ class _Projection:
             pairs += convention.on_root(run, self.account).items()
         pairs += own.on_root(run, self.account).items()
         pairs += run.attributes.items()
-        error = _description(run.error_description) if is_error else None
+        error = self._description(run.error_description) if is_error else None
         if error is not None:
             for convention in self.conventions:
                 pairs += convention.on_error(run.status.value, error).items()
         links = self._links()
         attributes = dict(self._attributes(pairs, "run"))
         if self.settings.capture_content:
-            attributes |= self._content(None, run_content(run, self.limit), "run", self.conventions)
+            said = run_content(run, self.limit, self.settings.content)
+            attributes |= self._content(None, said, "run", self.conventions)
         if self.problems:
             attributes[own.PROBLEMS] = _told(self.problems)
         return Span(
@@ -138,7 +141,7 @@ class _Projection:
                 step, step.kind, {**self.common, **own.on_interval(interval)}, self.conventions
             ),
             events=self._events(item.children, interval),
-            error=_description(step.error.description) if step.error else None,
+            error=self._description(step.error.description) if step.error else None,
         )
 
     def _events(self, placed: Iterable[Placed], parent: Interval) -> tuple[SpanEvent, ...]:
@@ -170,12 +173,12 @@ class _Projection:
         pairs += own.on_step(step, self.account).items()
         pairs += step.attributes.items()
         if step.error:
-            description = _description(step.error.description)
+            description = self._description(step.error.description)
             for convention in conventions:
                 pairs += convention.on_error(step.error.type, description).items()
         attributes = self._attributes(pairs, where)
         if self.settings.capture_content:
-            said = step_content(step, self.limit)
+            said = step_content(step, self.limit, self.settings.content)
             attributes = {**attributes, **self._content(step.kind, said, where, conventions)}
         return attributes
 
@@ -189,6 +192,11 @@ class _Projection:
         said = self._attributes(pairs, where, self.limit)
         told = [pair for convention in conventions for pair in convention.on_content(kind, said).items()]
         return self._attributes(told, where, self.limit)
+
+    def _description(self, text: str | None) -> str:
+        """An error's text, masked before it is cut, so that no half of a secret is left."""
+        masked = redact_start(clean_text(text or ""), _DESCRIPTION_CHARACTERS, self.settings.content.masks)
+        return one_line(masked, _DESCRIPTION_CHARACTERS)
 
     def _links(self) -> tuple[Link, ...]:
         ref, links = self.run.ref, list[Link]()
@@ -297,11 +305,6 @@ def _count_spans(placed: Iterable[Placed]) -> int:
 
 def _named(operation: str, name: str | None) -> str:
     return one_line(f"{operation} {name or ''}", _NAME_CHARACTERS)
-
-
-def _description(text: str | None) -> str:
-    """An error's text, masked before it is cut, so that no half of a secret is left."""
-    return one_line(redact_start(clean_text(text or ""), _DESCRIPTION_CHARACTERS), _DESCRIPTION_CHARACTERS)
 
 
 def _told(problems: list[str]) -> tuple[str, ...]:

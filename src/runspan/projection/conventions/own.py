@@ -78,8 +78,12 @@ def _both(usage: Usage) -> int | None:
 def _cost(prefix: str, cost: Cost | None, account: Account) -> Mapping[str, AttributeValue | None]:
     if cost is None:
         return {}
-    # An amount that is none becomes a number that cannot be sent, and so is named among the problems.
-    return {f"{prefix}{account.unit(cost)}": float(cost.amount) if is_amount(cost) else math.nan}
+    money = cost.worth or cost
+    return {
+        # An amount that is none becomes a number that cannot be sent, and so is named among the problems.
+        **{f"{prefix}{account.unit(one)}": float(one.amount) if is_amount(one) else math.nan for one in (cost, money)},
+        f"{prefix}source": "local" if money.local else "platform",
+    }
 
 
 def _queue_seconds(run: Run) -> float | None:

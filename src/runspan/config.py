@@ -77,8 +77,9 @@ BaseUrl: TypeAlias = Annotated[str, AfterValidator(_base_url)]
 
 def default_ledger_url() -> str:
     """The ledger in the user's state directory (XDG_STATE_HOME, else ~/.local/state)."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return f"sqlite:///{Path(state) / 'runspan' / 'ledger.db'}"
+    # The ~ stays: in a container the user may have no home, and needs none where the ledger has a place of its own.
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return f"sqlite:///{state.rstrip('/')}/runspan/ledger.db"
 
 
 class LedgerConfig(Table):
@@ -101,12 +102,6 @@ class LedgerConfig(Table):
             raise ValueError("a password does not stand in the ledger's URL: use PGPASSWORD or a ~/.pgpass file")
         return url
 
-    @property
-    def path(self) -> Path | None:
-        """The file of a SQLite ledger; None for one in memory or on a server."""
-        kind, _, file = self.url.partition(":///")
-        return Path(file).expanduser().absolute() if kind == "sqlite" and file not in ("", ":memory:") else None
-
 
 class DestinationConfig(Table):
     """Where traces go."""
@@ -118,6 +113,11 @@ class DestinationConfig(Table):
     exporter's entry-point name. Default: http://localhost:4318, for grpc http://localhost:4317."""
     preset: Literal["jaeger", "tempo", "phoenix", "langfuse", "generic"] = "jaeger"
     """What is known of the backend (limits, attribute names): jaeger, tempo, phoenix, langfuse or generic."""
+    conventions: tuple[Literal["gen_ai", "openinference", "langfuse"], ...] | None = Field(
+        default=None, examples=[["gen_ai", "openinference"]]
+    )
+    """Whose names the attributes have, beside our own: gen_ai (always), openinference, langfuse. Default: what the
+    preset says."""
     compression: Literal["gzip", "none"] = "gzip"
     """gzip or none."""
     headers: dict[str, HeaderValue] = Field(

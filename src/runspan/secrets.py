@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -11,6 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from runspan.errors import ConfigError
+from runspan.home import expanded
 
 MASK = "[secret]"
 _SHORTEST_MASKED = 4
@@ -62,7 +62,7 @@ class Secret:
                 raise ConfigError(f"the environment variable {where} is not set")
             return os.environ[where]
         try:
-            return Path(where).expanduser().read_text(encoding="utf-8")
+            return expanded(where).read_text(encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"cannot read {self.reference}: {error.strerror}") from None
         except UnicodeDecodeError:

@@ -15,6 +15,7 @@ from runspan.cli import exit_code
 from runspan.cli.options import ConfigFile, load_config
 from runspan.config import Config, DestinationConfig, LedgerConfig, SourceConfig
 from runspan.errors import DeliveryRefused, LedgerUnusable, RunGone, RunspanError, RunUnreadable
+from runspan.home import expanded
 from runspan.rate import Budget
 from runspan.secrets import Secret
 
@@ -99,8 +100,9 @@ def _secret(secret: Secret) -> str:
 
 def _ledger(config: LedgerConfig) -> str:
     from runspan.ledger import Ledger
+    from runspan.ledger.store import path_of
 
-    path = config.path
+    path = path_of(config.url)
     if path and not path.exists():
         folder = next(parent for parent in path.parents if parent.exists())
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -118,7 +120,7 @@ async def _destination(config: DestinationConfig) -> str:
 
     config.revealed_headers()
     if config.protocol == "file":
-        return _writable_file(Path(config.endpoint))
+        return _writable_file(expanded(config.endpoint))
     exporter = otlp.exporter(config)
     try:
         answer = await exporter.send(())
@@ -130,7 +132,6 @@ async def _destination(config: DestinationConfig) -> str:
 
 
 def _writable_file(path: Path) -> str:
-    path = path.expanduser().absolute()
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise DeliveryRefused(f"{path} cannot be written by this user")
     return f"{path} can be written"

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, NullPool, Pool, QueuePool, StaticPool
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from runspan.errors import ConfigError, LedgerUnusable
+from runspan.home import expanded
 from runspan.ledger import schema
 
 BUSY_TIMEOUT_SECONDS = 30
@@ -118,7 +119,7 @@ def path_of(url: str) -> Path | None:
         )
     if parsed.database in (None, "", ":memory:"):
         return None
-    return Path(parsed.database).expanduser().absolute()
+    return expanded(parsed.database)
 
 
 def _engine(database: str, pool: type[Pool]) -> Engine:

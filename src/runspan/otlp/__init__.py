@@ -1,8 +1,8 @@
 """From a Trace to a destination that has acknowledged it."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runspan.home import expanded
 from runspan.otlp.base import Exporter
 from runspan.otlp.tls import TlsFiles
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def exporter(destination: "DestinationConfig") -> Exporter:
     """The destination that a configuration names. Nothing is connected or opened before the first request.
 
-    Raises ConfigError where no such SDK exporter is installed.
+    Raises ConfigError where no such SDK exporter is installed, or a path begins with the home of a user without one.
     """
     tls = TlsFiles(destination.ca_file, destination.client_cert, destination.client_key)
     # Each protocol is imported only where it is spoken: gRPC alone takes a quarter of a second.
@@ -41,7 +41,7 @@ def exporter(destination: "DestinationConfig") -> Exporter:
         case "file":
             from runspan.otlp.file import FileExporter
 
-            return FileExporter(Path(destination.endpoint).expanduser())
+            return FileExporter(expanded(destination.endpoint))
         case "sdk":
             from runspan.otlp.sdk import SdkExporter
 

@@ -1,6 +1,7 @@
 """What we know of each backend, as one table: the next backend is a row."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -13,7 +14,7 @@ class Preset:
     attribute_bytes: int
     """No string attribute is longer than this in UTF-8: what the backend keeps whole, or else our own ceiling."""
     trace_bytes: int
-    """The largest trace that it takes and shows."""
+    """The largest trace that it takes and shows, as an OTLP request before compression."""
     conventions: tuple[str, ...] = ("gen_ai",)
     """Which names the attributes follow, beside our own."""
     max_span_age_seconds: int | None = None
@@ -24,11 +25,13 @@ class Preset:
 
 _MIB = 1024 * 1024
 _HOUR = 3600
+_GRPC_MESSAGE_BYTES = 4 * _MIB
+"""What a gRPC server takes unless it is told otherwise."""
 
 GENERIC = Preset(
     name="generic",
     attribute_bytes=32 * 1024,
-    trace_bytes=4 * _MIB,  # what a gRPC server takes unless it is told otherwise
+    trace_bytes=4 * _MIB,
 )
 
 PRESETS = MappingProxyType(
@@ -39,7 +42,7 @@ PRESETS = MappingProxyType(
             Preset(
                 name="jaeger",
                 attribute_bytes=32 * 1024,
-                trace_bytes=4 * _MIB,  # its receiver is the Collector's: 4 MiB over gRPC, 20 MiB over HTTP
+                trace_bytes=20 * _MIB,  # its receiver is the Collector's: max_request_body_size
                 max_span_age_seconds=72 * _HOUR,  # Elasticsearch max_span_age: older traces do not open by id
                 collapses_repeats="at read",
             ),
@@ -54,15 +57,31 @@ PRESETS = MappingProxyType(
                 name="phoenix",
                 attribute_bytes=128 * 1024,
                 trace_bytes=4 * _MIB,
+                conventions=("gen_ai", "openinference"),
                 collapses_repeats="at write",  # a span id that is known is ignored
             ),
             Preset(
                 name="langfuse",
                 attribute_bytes=128 * 1024,
                 trace_bytes=4 * _MIB,  # a single span is logged as oversized from 9.5 MB
+                conventions=("gen_ai", "langfuse"),
                 collapses_repeats="not at all",
             ),
         )
     }
 )
 """Every preset by its name in the configuration."""
+
+
+def preset_for(name: str, *, protocol: str, conventions: Sequence[str] | None = None) -> Preset:
+    """The preset as a destination uses it.
+
+    gRPC takes no larger messages, whatever the backend takes over HTTP. `conventions`, where given, are those that the
+    configuration names instead; `gen_ai` always leads them.
+    """
+    preset = PRESETS[name]
+    if protocol == "grpc":
+        preset = replace(preset, trace_bytes=min(preset.trace_bytes, _GRPC_MESSAGE_BYTES))
+    if conventions is not None:
+        preset = replace(preset, conventions=tuple(dict.fromkeys(("gen_ai", *conventions))))
+    return preset

@@ -14,7 +14,7 @@ from runspan.in_flight import InFlight
 from runspan.ledger import Ledger, RowState
 from runspan.otlp.base import Exporter
 from runspan.otlp.delivery import Delivery
-from runspan.otlp.presets import PRESETS
+from runspan.otlp.presets import preset_for
 from runspan.pipeline.line import Health, Line
 from runspan.pipeline.outbox import Outbox, Parcel
 from runspan.projection.settings import ProjectionSettings
@@ -128,6 +128,7 @@ def open_source(
 
 def projection_settings(config: Config, source_config: SourceConfig) -> ProjectionSettings:
     """What the traces of one source depend on besides the runs themselves."""
+    destination = config.destination
     return ProjectionSettings(
         source=source_config.name,
         service_name=config.resource.service_name,
@@ -137,5 +138,5 @@ def projection_settings(config: Config, source_config: SourceConfig) -> Projecti
         cancelled_is_error=source_config.cancelled_is_error,
         capture_content=config.content.capture,
         agent_names=source_config.agent_names,
-        preset=PRESETS[config.destination.preset],
+        preset=preset_for(destination.preset, protocol=destination.protocol, conventions=destination.conventions),
     )

@@ -128,14 +128,11 @@ def _flattened(prefix: str, messages: Sequence[Json]) -> Mapping[str, AttributeV
 
 
 def _message(message: Json) -> Iterator[tuple[str, AttributeValue]]:
-    match message:
-        case {"role": str(role), "parts": [{"type": "text", "content": str(text)}]}:
-            yield "role", role
+    yield "role", message["role"]
+    match message["parts"]:
+        case [{"type": "text", "content": str(text)}]:
             yield "content", text
-        case {"role": str(role), "parts": [*parts]}:
-            yield "role", role
+        case parts:
             for number, part in enumerate(parts):
                 yield f"contents.{number}.message_content.type", part["type"]
                 yield f"contents.{number}.message_content.text", part["content"]
-        case _:
-            return

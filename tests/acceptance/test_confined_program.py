@@ -21,6 +21,8 @@ import runspan
 from runspan.demo.samples.builders import casedev_run
 from runspan.demo.simulator import Simulator
 from runspan.demo.world import SECOND_NS, World
+from runspan.ledger import Ledger, NewRow, RowState
+from runspan.model import RunRef
 from tests.acceptance.program import Program, closing_table, exactly_once
 from tests.otlp_store import OtlpStore
 
@@ -130,6 +132,25 @@ def program(folder: Path, simulator: Simulator, store: OtlpStore) -> Confined:
     return Confined.between(simulator, store, folder)
 
 
+def test_deploy_builds_the_same_walls() -> None:
+    deploy = Path(__file__).parents[2] / "deploy"
+    image, unit, compose = ((deploy / name).read_text() for name in ("Dockerfile", "runspan.service", "compose.yaml"))
+    assert f"\nUSER {USER}:{USER}\n" in image
+    assert f"install -d -o {USER} -g {USER} -m 0700 /var/lib/runspan" in image
+    assert {"read_only: true", "no-new-privileges:true", "cap_drop:"} <= {
+        line.strip(" -") for line in compose.splitlines()
+    }
+    walls = {
+        "DynamicUser=yes",
+        "StateDirectoryMode=0700",
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
+        "ProtectSystem=strict",
+    }
+    assert walls <= set(unit.splitlines())
+    assert all("sqlite:////var/lib/runspan/ledger.db" in text for text in (image, unit))
+
+
 def test_the_walls_hold(program: Confined) -> None:
     places = " ".join(["/", "/tmp", "/var/tmp", "/dev/shm", "/run", str(program.folder), str(program.state)])
     tried = f"id -u; for place in {places}; do touch $place/mine 2>/dev/null && echo $place; done; true"
@@ -158,6 +179,26 @@ def test_it_runs_where_it_may_write_to_its_state_only(
     for path in program.state.rglob("*"):
         owner = path.stat()
         assert (owner.st_uid, owner.st_gid, owner.st_mode & 0o077) == (USER, USER, 0), path
+
+
+def test_a_large_ledger_is_listed_without_a_place_for_temporary_files(program: Confined) -> None:
+    wanted = 20_000
+    with Ledger.open(f"sqlite:///{program.ledger}") as ledger:
+        ledger.note_rows(
+            NewRow(
+                RunRef("casedev", "t", f"run-{number}"),
+                "casedev",
+                RowState.SKIPPED,
+                reason="r" * 200,
+                created_ns=number,
+            )
+            for number in range(wanted)
+        )
+    for path in program.state.rglob("*"):
+        os.chown(path, USER, USER)
+    listed = program.run("runs", "--json", "--limit", str(2 * wanted))
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert len(listed.stdout.splitlines()) == wanted
 
 
 def test_a_state_folder_that_cannot_be_written_is_said_in_a_line(program: Confined) -> None:

@@ -126,9 +126,12 @@ def _engine(database: str, pool: type[Pool]) -> Engine:
     """An engine on `database`, in SQLite's URI form."""
 
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             database, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_SECONDS, check_same_thread=False
         )
+        # On a read-only root there may be no folder for temporary files, and sorting many rows would want one.
+        connection.execute("PRAGMA temp_store = MEMORY")
+        return connection
 
     engine = create_engine("sqlite://", creator=connect, poolclass=pool, hide_parameters=True)
 

@@ -27,6 +27,9 @@ MOST_ROWS = 200
 """On a terminal. Of a longer trace the beginning, the end and what failed are shown."""
 FIRST_ROWS, LAST_ROWS = 120, 20
 
+ROUNDED_NS = 2_000_000
+"""What times and durations of one thing may differ by, since platforms round both."""
+
 BARS = {"reported": "█", "inferred": "▒", "clamped": "▓"}
 EVENTS = {"reported": "◆", "inferred": "◇", "clamped": "◆"}
 QUEUED = "◂"
@@ -84,6 +87,8 @@ class Waterfall:
 def print_trace(trace: Trace, console: Console | None = None) -> None:
     """Draw on the terminal, or as plain text of 120 columns into a pipe."""
     console = console or Console()
+    if reconfigure := getattr(console.file, "reconfigure", None):
+        reconfigure(errors="replace")  # bars are not worth an error where only ASCII is spoken
     if not console.is_terminal:
         console = Console(file=console.file, width=PIPE_COLUMNS, no_color=True, highlight=False)
     console.print(Waterfall(trace))
@@ -170,13 +175,14 @@ def _label(span: Span, parent: Span | None) -> str:
 
 def _duration(span: Span) -> str:
     """How long the span is, and what the platform said where that is something else."""
-    shown, said_ms = figures.duration(span.end_ns - span.start_ns), span.attributes.get("runspan.reported_duration_ms")
+    shown_ns = span.end_ns - span.start_ns
+    shown, said_ms = figures.duration(shown_ns), span.attributes.get("runspan.reported_duration_ms")
     if isinstance(said_ms, float):
-        said = figures.duration(round(said_ms * 1e6))
-        return shown if said == shown else f"{shown} of {said}"
+        said_ns = round(said_ms * 1e6)
+        return shown if abs(said_ns - shown_ns) <= ROUNDED_NS else f"{shown} of {figures.duration(said_ns)}"
     if _timing(span.attributes) != "inferred":
         return shown
-    return "" if span.end_ns - span.start_ns <= 1 else f"~{shown}"
+    return "" if shown_ns <= 1 else f"~{shown}"
 
 
 def _error(span: Span) -> str | None:
@@ -241,7 +247,11 @@ class _Layout:
         }
         # What only the run itself has stands in the line of totals.
         of_steps = [row for row in rows if row.prefix]
-        filled = {head: texts for head, texts in columns.items() if any(getattr(row, head) for row in of_steps)}
+        filled = {
+            head: texts
+            for head, texts in columns.items()
+            if head == "duration" or any(getattr(row, head) for row in of_steps)
+        }
         self._numbers = {head: max(map(cell_len, [head, *texts])) for head, texts in filled.items()}
         numbers_width = sum(2 + cells for cells in self._numbers.values())
         names = max(cell_len(_titled(row)) for row in rows)
@@ -326,7 +336,9 @@ def _foot(trace: Trace) -> Iterator[Text]:
 def _totals(trace: Trace) -> Iterator[str]:
     root = trace.root.attributes
     failed = sum(span.error is not None for span in trace.spans)
-    yield f"{len(trace.spans)} spans" + (f", {failed} failed" if failed else "")
+    yield f"{len(trace.spans)} {'span' if len(trace.spans) == 1 else 'spans'}" + (
+        f", {failed} failed" if failed else ""
+    )
     reported, listed = root.get("runspan.run.steps_reported"), root.get("runspan.run.steps_listed")
     if reported is not None and listed is not None and reported != listed:
         yield f"{listed} of {reported} steps listed"

@@ -285,3 +285,9 @@ class TestStyle:
 )
 def test_durations(duration_ns: int, text: str):
     assert figures.duration(duration_ns) == text
+
+
+def test_what_platforms_round_is_no_difference():
+    rounded = traced(ended_ns=START + 800 * MS, duration_ns=799 * MS)
+    assert " of " not in drawn(rounded)
+    assert "800 ms of 790 ms" in drawn(traced(ended_ns=START + 800 * MS, duration_ns=790 * MS))

@@ -21,7 +21,7 @@ from runspan.trace import Span, SpanEvent, Trace
 PIPE_COLUMNS = 120
 WIDEST_BAR, NARROWEST_BAR = 48, 16
 WIDEST_NAME, NARROWEST_NAME = 60, 24
-DEEPEST_INDENT = 30
+DEEPEST_INDENT = 18
 """Of the tree's lines; what lies deeper stands below each other."""
 MOST_ROWS = 200
 """On a terminal. Of a longer trace the beginning, the end and what failed are shown."""

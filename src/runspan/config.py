@@ -10,48 +10,30 @@ import ipaddress
 import os
 import string
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
-    ValidationError,
     ValidationInfo,
     create_model,
     field_validator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails
 
+from runspan.config_table import Table, refusal, refuse
+from runspan.config_trace import Amount, ContentConfig, PricesConfig
 from runspan.origin import origin_of
 from runspan.quantities import Duration, Rate, Size, Start, format_duration
 from runspan.secrets import Secret
 
 DEFAULT_ENDPOINTS = {"http/protobuf": "http://localhost:4318", "grpc": "http://localhost:4317"}
 SENSITIVE_HEADER_WORDS = ("auth", "key", "token", "secret", "cookie")
-
-
-def refusal(path: tuple[str | int, ...], text: str) -> InitErrorDetails:
-    """One thing that is wrong, `path` below the model that a validator belongs to; for `refuse`."""
-    return InitErrorDetails(type=PydanticCustomError("refused", "{text}", {"text": text}), loc=path, input=None)
-
-
-def refuse(refusals: Iterable[InitErrorDetails]) -> None:
-    """Raise all refusals as one error, each at its own place; nothing if there are none."""
-    if errors := list(refusals):
-        raise ValidationError.from_exception_data("refused", errors)
-
-
-class Table(BaseModel):
-    """A table of the file: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def _web_url(url: str) -> str:
@@ -127,6 +109,11 @@ class DestinationConfig(Table):
     token, secret or cookie must be."""
     timeout: Duration = timedelta(seconds=10)
     """How long one request may take."""
+    max_span_age: Duration | None = Field(default=None, examples=["30d"])
+    """How long ago a run may have ended for the backend to show it; 0s: as long as it likes. A backfill that begins
+    further back stops before it sends anything, unless it is given --force; the daemon warns and goes on. Set it where
+    you raised the backend's own limit, or for one without a preset (Dynatrace takes 1h, Datadog 24h). Default: what the
+    preset knows (jaeger 72h, tempo 168h, others none); for file and sdk none."""
     trace_url: WebUrl | None = Field(default=None, examples=["http://localhost:16686/trace/{trace_id}"])
     """How people open a trace; {trace_id} is filled in."""
     query_url: BaseUrl | None = Field(default=None, examples=["http://localhost:16686"])
@@ -183,13 +170,6 @@ class DestinationConfig(Table):
         return {
             name.lower(): value.reveal() if isinstance(value, Secret) else value for name, value in self.headers.items()
         }
-
-
-class ContentConfig(Table):
-    """What was said in a run: prompts, messages, arguments, results."""
-
-    capture: bool = False
-    """Whether content is fetched and exported at all."""
 
 
 class WebConfig(Table):
@@ -301,19 +281,40 @@ class SourceConfig(Table):
     """Only these agents, by id. Empty: all."""
     exclude_agents: tuple[str, ...] = ()
     """All but these agents, by id."""
+    statuses: tuple[Literal["success", "failed", "timeout", "cancelled"], ...] = ()
+    """Only runs that ended so: success, failed, timeout or cancelled. Empty: all. The others become skipped rows, and
+    are sent when they are listed again after this was changed."""
+    keep_success: float = Field(default=1.0, ge=0, le=1)
+    """The share of successful runs to export, by a hash of their trace id: the same ones on every host. All others are
+    always exported."""
     agent_names: dict[str, str] = Field(default_factory=dict[str, str], examples=[{"ag_123": "contract-reviewer"}])
     """Names by agent id, where the platform tells none."""
     currency: str | None = Field(default="usd", pattern=r"^[a-z]{3}$")
     """What currency costs are in, where the platform does not say; marked as assumed."""
+    credit_rate: Amount | None = Field(default=None, examples=[0.01])
+    """What one credit is worth in `currency`, for platforms that count in credits. The credits stay; what they are
+    worth stands beside them, marked as local. Default: not known."""
     cancelled_is_error: bool = True
     """Whether a cancelled run's trace has the status ERROR."""
     export_expired: bool = False
     """Whether a run that never ended within open_for is exported as it stands."""
+    content: ContentConfig = ContentConfig()
+    """The keys of [content], for this source alone. Default: what they say there."""
+
+    def content_over(self, general: ContentConfig) -> ContentConfig:
+        """`general`, with the keys that this source sets itself."""
+        return general.model_copy(update={key: getattr(self.content, key) for key in self.content.model_fields_set})
 
     @property
     def tenant_or_origin(self) -> str:
         """What makes run ids unique on the platform."""
         return self.tenant or origin_of(self.base_url)
+
+    @model_validator(mode="after")
+    def _credits_have_a_currency(self) -> "SourceConfig":
+        if self.credit_rate is not None and self.currency is None:
+            refuse([refusal(("credit_rate",), "set currency too: it says what a credit is worth")])
+        return self
 
     @model_validator(mode="after")
     def _http_stays_home(self) -> "SourceConfig":
@@ -330,6 +331,7 @@ class Config(Table):
     ledger: LedgerConfig = LedgerConfig()
     destination: DestinationConfig = DestinationConfig()
     content: ContentConfig = ContentConfig()
+    prices: PricesConfig = PricesConfig()
     web: WebConfig = WebConfig()
     resource: ResourceConfig = ResourceConfig()
     limits: LimitsConfig = LimitsConfig()

@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Container, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, cast, get_args
+from typing import Any, cast, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
@@ -53,10 +53,13 @@ def _source(platform: str, info: PlatformInfo) -> Iterator[str]:
     fields = info.config_type.model_fields
     common = {key: field for key, field in fields.items() if key in SourceConfig.model_fields}
     own = {key: field for key, field in fields.items() if key not in common}
+    # A key that stands behind a table's head would be one of that table's.
+    tables = {key: field for key, field in common.items() if any(_tables_in(field.annotation))}
     if platform == SHOWN_FIRST:
         yield from _prose("One account of a platform. Repeat this table for each.")
         yield "[[source]]"
-        yield from _keys(common, values=shown, switched_on={"name", "platform", "api_key"})
+        keys = {key: field for key, field in common.items() if key not in tables}
+        yield from _keys(keys, values=shown, switched_on={"name", "platform", "api_key"})
     else:
         yield from _prose(f"An account of {platform}; the keys that every source has are told above.")
         yield "#[[source]]"
@@ -64,6 +67,8 @@ def _source(platform: str, info: PlatformInfo) -> Iterator[str]:
     if own:
         yield from _prose(f"These keys are {platform}'s alone.")
         yield from _keys(own, above="source.")
+    if platform == SHOWN_FIRST:
+        yield from _keys(tables, above="source.", with_prose=False)
 
 
 def _keys(
@@ -87,7 +92,7 @@ def _keys(
     for key, table in inner.items():
         yield from _prose(keys[key].description or "")
         yield f"#[{above}{key}]"
-        yield from _keys(table.model_fields, above=f"{above}{key}.")
+        yield from _keys(table.model_fields, with_prose=with_prose, above=f"{above}{key}.")
 
 
 def _description(field: FieldInfo) -> str:
@@ -105,9 +110,10 @@ def _value(field: FieldInfo) -> Any:
 
 
 def _tables_in(kind: Any) -> Iterator[type[BaseModel]]:
+    """The tables that a key holds; not those under keys of the writer's choice, which are written in one line."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         yield kind
-    for part in get_args(kind):
+    for part in () if get_origin(kind) is dict else get_args(kind):
         yield from _tables_in(part)
 
 

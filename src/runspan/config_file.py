@@ -257,9 +257,9 @@ def _keys_at(model: type[BaseModel], location: KeyPath) -> list[str]:
         if isinstance(part, int):
             continue
         fields = [one.model_fields[part].annotation for one in models if part in one.model_fields]
-        models = [inner for kind in fields for inner in _models_in(kind)] or [
-            one for one in models if one.__name__ == part
-        ]
+        inner = [model for kind in fields for model in _models_in(kind)]
+        # What is no field is a platform's name, or a key that the file's writer chose.
+        models = inner or [one for one in models if one.__name__ == part] or models
     return [key for one in models for key in one.model_fields]
 
 

@@ -44,11 +44,11 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 def runspan_variables(environ: Mapping[str, str]) -> Variables:
-    """What `RUNSPAN_*` sets; an empty value is as good as none. Tables are written as JSON objects."""
+    """What `RUNSPAN_*` sets; an empty value is as good as none. Tables and arrays are written as JSON."""
     found = Variables()
     for name, path in known_variables().items():
         if text := environ.get(name):
-            found.put(path, _table_or_text(text), name)
+            found.put(path, _json_or_text(text), name)
     return found
 
 
@@ -76,8 +76,8 @@ def otel_variables(environ: Mapping[str, str]) -> Variables:
     return found
 
 
-def _table_or_text(text: str) -> object:
-    if text.startswith("{"):
+def _json_or_text(text: str) -> object:
+    if text.startswith(("{", "[")):
         try:
             return json.loads(text)
         except ValueError:

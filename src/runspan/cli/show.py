@@ -104,6 +104,7 @@ def _id_in(document: Json) -> str | None:
 
 async def _fetched(config: Config, name: str, run_id: str, locator: Locator) -> Trace:
     source_config = select(config, name)
+    settings = projection_settings(config, source_config)
     with ExitStack() as stack:
         ledger = None
         if Ledger.exists(config.ledger.url):
@@ -117,9 +118,9 @@ async def _fetched(config: Config, name: str, run_id: str, locator: Locator) -> 
             locator = known[0].locator if known else locator
         try:
             ref = RunRef(source.platform, source.tenant, run_id, locator)
-            body = await source.fetch(ref, with_content=config.content.capture)
+            body = await source.fetch(ref, with_content=settings.tool_content)
         finally:
             await source.http.close()
     run = source.read(body)
     _warn(run)
-    return project(run, projection_settings(config, source_config))
+    return project(run, settings)

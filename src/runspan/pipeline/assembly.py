@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from runspan import otlp
 from runspan.config import Config, SourceConfig
+from runspan.config_trace import ContentConfig, PricesConfig
 from runspan.errors import ConfigError
 from runspan.http import Client, Connection, ConnectionFailed
 from runspan.in_flight import InFlight
@@ -17,7 +18,10 @@ from runspan.otlp.delivery import Delivery
 from runspan.otlp.presets import preset_for
 from runspan.pipeline.line import Health, Line
 from runspan.pipeline.outbox import Outbox, Parcel
+from runspan.projection.capture import ContentRules, KeyRules
+from runspan.projection.prices import ModelPrice, Prices
 from runspan.projection.settings import ProjectionSettings
+from runspan.published_prices import published
 from runspan.rate import Budget, Limiter, spacing_ns
 from runspan.sources import registry
 from runspan.sources.base import Source
@@ -128,7 +132,7 @@ def open_source(
 
 def projection_settings(config: Config, source_config: SourceConfig) -> ProjectionSettings:
     """What the traces of one source depend on besides the runs themselves."""
-    destination = config.destination
+    destination, content = config.destination, source_config.content_over(config.content)
     return ProjectionSettings(
         source=source_config.name,
         service_name=config.resource.service_name,
@@ -136,7 +140,44 @@ def projection_settings(config: Config, source_config: SourceConfig) -> Projecti
         resource=config.resource.attributes,
         currency=source_config.currency,
         cancelled_is_error=source_config.cancelled_is_error,
-        capture_content=config.content.capture,
+        capture_content=content.capture,
+        content=content_rules(content),
+        prices=prices(config.prices),
+        credit_rate=source_config.credit_rate,
         agent_names=source_config.agent_names,
         preset=preset_for(destination.preset, protocol=destination.protocol, conventions=destination.conventions),
     )
+
+
+def content_rules(content: ContentConfig) -> ContentRules:
+    """What `[content]` lets through."""
+    return ContentRules(
+        prompts=content.prompts,
+        messages=content.messages,
+        reasoning=content.reasoning,
+        arguments=content.arguments,
+        results=content.results,
+        logs=content.logs,
+        keys=KeyRules(
+            allowed=frozenset(key.casefold() for key in content.allow_keys),
+            denied=frozenset(key.casefold() for key in content.deny_keys),
+        ),
+        masks=content.mask,
+        max_bytes=content.max_bytes,
+    )
+
+
+def prices(config: PricesConfig) -> Prices:
+    """The prices of `[prices]`. Raises ConfigError where those of a package are wanted that is not there."""
+    table = {
+        model: ModelPrice(
+            currency=price.currency or config.currency,
+            input=price.input,
+            output=price.output,
+            cache_read=price.cache_read,
+            cache_write=price.cache_write,
+            reasoning=price.reasoning,
+        )
+        for model, price in config.models.items()
+    }
+    return Prices(table=table, published=published(config.use))

@@ -185,7 +185,7 @@ class Work:
             body = await line.source.fetch(
                 ref,
                 known_open=known_open and not self._is_exported_open(claim),
-                with_content=line.projection.capture_content,
+                with_content=line.projection.tool_content,
             )
             line.health.succeeded()
             self._fetched_ns = self._now()

@@ -113,7 +113,8 @@ class Source(ABC):
         """All documents of one run.
 
         `known_open`: the run was open when last seen, so a cheaper question may come first; the body then tells only
-        that it is still open. `with_content`: also fetch documents that hold nothing but content.
+        that it is still open. `with_content`: also fetch documents that hold nothing but what tools were given and gave
+        back.
         Raises RunGone, RunUnreadable (too large, not JSON), SourceUnavailable.
         """
 

@@ -53,7 +53,7 @@ BUILDERS = {
     "casedev": casedev_run, "runtype": runtype_execution, "elizaos": elizaos_run, "flowyble": flowyble_run,
 }  # fmt: skip
 AGENTS = {"casedev": CONTRACT_REVIEWER, "runtype": REPORT_WRITER, "elizaos": FREJA, "flowyble": STOCK_BOT}
-LIFE_SECONDS = 8.0
+LIFE_SECONDS = 8.0 if figures.SOAK else 30.0
 """How long the program may live if the killer's instant does not come; then it is killed all the same."""
 SETTLE_SECONDS = 60.0
 SETTLED_REASONS = ("skipped", "gone", "quarantined", "expired")

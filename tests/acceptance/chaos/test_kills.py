@@ -22,7 +22,7 @@ def test_a_daemon_that_dies_at_every_step(tmp_path: Path, seed: int) -> None:
         for instant in instants(rig):
             rig.traffic()
             ending = rig.live(instant, "run")
-            # In a soak it may be the fourth of something that happens twice.
+            # In a soak it may be the fourth of something that happens twice, or the machine too busy.
             assert SOAK or ending is Ending.STRUCK, instant
         with rig.start("run") as daemon:
             rig.settle(daemon)
@@ -47,8 +47,9 @@ def test_a_backfill_that_dies_at_every_step(tmp_path: Path, seed: int) -> None:
             rig.simulator.fault(platform, ".", Delay(0.02))
             command = ("backfill", "--source", platform, "--since", "1d")
             point = [*Point][(index + seed) % len(Point)]
-            for instant in [*(At(kind, point) for kind in KINDS), Write(rig.random.randrange(1, 150))]:
-                assert rig.live(instant, *command) is Ending.STRUCK, instant
+            for instant in [*(At(kind, point) for kind in KINDS), Write(rig.random.randrange(1, 50))]:
+                ending = rig.live(instant, *command)
+                assert SOAK or ending is Ending.STRUCK, instant
             ended = rig.program.run(*command)
             assert ended.returncode == 0, ended.stderr
         assert rig.states() == {"exported": 40 * len(platforms)}

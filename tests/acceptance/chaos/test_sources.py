@@ -18,7 +18,7 @@ from tests.acceptance.program import Started, wait_until
 DETAILS = "details"
 EVERYTHING = "."
 PATIENCE_SECONDS = 45.0
-"""A refused key is a pause of half a minute, so that a person is not drowned in alarms."""
+"""A refused key is a pause of half a minute, so that a person is not drowned in alarms; the next is a minute."""
 
 
 class Bridge:
@@ -55,10 +55,10 @@ def bridge_of(folder: Path) -> Iterator[Bridge]:
 
 
 def trouble_that_passes_costs_time_and_nothing_else(
-    bridge: Bridge, effect: Callable[[], Effect], path: str = EVERYTHING
+    bridge: Bridge, effect: Callable[[], Effect], path: str = EVERYTHING, times: int = 2
 ) -> None:
     figures.note(faults=1)
-    bridge.rig.simulator.fault("casedev", path, effect(), times=2)
+    bridge.rig.simulator.fault("casedev", path, effect(), times)
     troubled, other = bridge.rig.stock("casedev", 3), bridge.rig.stock("flowyble", 1)
     bridge.wait_exported(other)
     bridge.wait_exported(troubled)
@@ -124,7 +124,9 @@ MORE_TROUBLES: dict[str, Callable[[Bridge], None]] = {
         f"{name}, details only": partial(trouble_that_passes_costs_time_and_nothing_else, effect=effect, path=DETAILS)
         for name, effect in PASSING.items()
     },
-    "401 then healed": partial(trouble_that_passes_costs_time_and_nothing_else, effect=lambda: Reply(401, "{}")),
+    "401 then healed": partial(
+        trouble_that_passes_costs_time_and_nothing_else, effect=lambda: Reply(401, "{}"), times=1
+    ),
 }
 """In a soak: others stand for them, or they take half a minute."""
 

@@ -24,9 +24,11 @@ def said(error: BaseException) -> str:
     """One line for the log: an error of ours in its own words, a hole in the program by its place in the code."""
     if isinstance(error, RunspanError):
         return str(error)
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    file = frame.filename.rpartition("/")[2]
-    return f"{type(error).__name__} at {frame.name}:{frame.lineno} ({file}); please report this"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return f"{type(error).__name__}; please report this"
+    file = frames[-1].filename.rpartition("/")[2]
+    return f"{type(error).__name__} at {frames[-1].name}:{frames[-1].lineno} ({file}); please report this"
 
 
 class ConfigError(RunspanError):

@@ -6,11 +6,14 @@ through the standard library comes out in the same form, with `action` = `librar
 
 import logging
 import sys
+import traceback
+from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from runspan.config import LogConfig
+from runspan.errors import said
 from runspan.secrets import mask
 
 
@@ -39,6 +42,8 @@ def set_up(config: LogConfig) -> None:
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     # Its line for each request quotes the platform: the reason phrase is anything a stranger likes.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # Whoever can reach the port could fill the log with what is wrong with his requests.
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
 
 
 class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
@@ -49,12 +54,20 @@ class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
 def _renderers(config: LogConfig) -> list[Processor]:
     terminal = sys.stderr.isatty()
     if config.format == "json" or (config.format == "auto" and not terminal):
-        # Tracebacks without the values of variables: one of them may be a secret or a prompt.
-        last: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        last: list[Processor] = [structlog.processors.JSONRenderer()]
     else:
         plain = structlog.dev.plain_traceback
         last = [_printable, structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=plain)]
-    return [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+    return [structlog.stdlib.ProcessorFormatter.remove_processors_meta, _without_words, *last]
+
+
+def _without_words(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """An exception as its stack and `said`: its own words, and the values of variables, may be a secret or a prompt."""
+    exc_info: Any = event.pop("exc_info", None)
+    error: object = exc_info[1] if isinstance(exc_info, tuple) else sys.exception() if exc_info is True else exc_info
+    if isinstance(error, BaseException):
+        event["exception"] = "".join([*traceback.format_tb(error.__traceback__), said(error)])
+    return event
 
 
 def _printable(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -67,5 +80,7 @@ def _printable(logger: WrappedLogger, method: str, event: EventDict) -> EventDic
 
 def _of_library(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     event["action"] = "library"
+    # What asyncio adds in further lines quotes the error that it tells of.
+    event["event"] = str(event["event"]).partition("\n")[0]
     event["logger"] = event["_record"].name
     return event

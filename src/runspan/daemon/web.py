@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import html
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from datetime import UTC, datetime
 
+import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -13,9 +14,11 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from runspan.config import WebConfig
-from runspan.errors import ConfigError
+from runspan.errors import ConfigError, said
 from runspan.metrics import Metrics
 from runspan.pipeline.assembly import Pipeline
+
+log = structlog.get_logger()
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">
 <title>runspan</title><style>body{{font:15px system-ui;margin:2rem}}table{{border-collapse:collapse}}
@@ -25,11 +28,34 @@ td,th{{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}}.bad{{c
 </body></html>"""
 
 
+HEADERS = [
+    (
+        "content-security-policy",
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cache-control", "no-store"),
+]
+"""Of every answer: names of agents and reasons of errors are on the page, and come from outside."""
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
 @contextlib.asynccontextmanager
 async def serve(config: WebConfig, pipeline: Pipeline, metrics: Metrics) -> AsyncGenerator[str]:
     """Serve while the context lasts; gives the page's URL. Raises ConfigError where the address cannot be had."""
     settings = uvicorn.Config(
-        app(pipeline, metrics), host=config.host, port=config.port, log_config=None, access_log=False, lifespan="off"
+        app(pipeline, metrics),
+        host=config.host,
+        port=config.port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        headers=HEADERS,
     )
     server = _Server(settings)
     try:
@@ -71,14 +97,21 @@ def app(pipeline: Pipeline, metrics: Metrics) -> Starlette:
     async def status(request: Request) -> Response:
         return HTMLResponse(await asyncio.to_thread(_page, pipeline))
 
-    return Starlette(
-        routes=[
-            Route("/", status),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", show_metrics),
-        ]
-    )
+    paths = {"/": status, "/healthz": healthz, "/readyz": readyz, "/metrics": show_metrics}
+    made = Starlette(routes=[Route(path, _explained(endpoint)) for path, endpoint in paths.items()])
+    made.router.redirect_slashes = False  # the address would be made of the request's Host
+    return made
+
+
+def _explained(endpoint: Endpoint) -> Endpoint:
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Exception as error:
+            log.error(said(error), action="page_failed", path=request.url.path)
+            return PlainTextResponse("this failed; the log says why\n", status_code=500)
+
+    return answer
 
 
 def _troubles(pipeline: Pipeline) -> Iterator[str]:

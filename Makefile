@@ -15,6 +15,7 @@ help:
 	@echo "make live    the tests against a real Jaeger and elizaOS, which are built (Go) and installed (npm)"
 	@echo "make check   linters, types, layers, docs, deploy files"
 	@echo "make docs    write anew what the docs take from the program"
+	@echo "make traces  write docs/traces anew, from what real backends show"
 	@echo "make jaeger  a Jaeger on its usual ports until Ctrl-C, built with Go where there is none"
 	@echo "make lock    pin the newest allowed versions of everything"
 	@echo "make clean   remove what make made"
@@ -47,6 +48,10 @@ check: $(VENV)/installed
 .PHONY: docs
 docs: $(VENV)/installed
 	$(BIN)/python scripts/docs.py
+
+.PHONY: traces
+traces: $(VENV)/installed
+	RUNSPAN_DOCS=write RUNSPAN_LIVE=required $(BIN)/pytest tests/live/test_trace_docs.py
 
 .PHONY: jaeger
 jaeger: $(VENV)/installed

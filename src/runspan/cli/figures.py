@@ -47,4 +47,4 @@ def _amounts(attributes: Mapping[str, AttributeValue]) -> Iterator[tuple[str, fl
     for name, amount in attributes.items():
         unit = next((name.removeprefix(prefix) for prefix in _COSTS if name.startswith(prefix)), None)
         if unit is not None and isinstance(amount, float):
-            yield unit, amount
+            yield unit.removeprefix("reported_"), amount

@@ -346,4 +346,9 @@ def _totals(trace: Trace) -> Iterator[str]:
         apart = root.get("runspan.run.unattributed_tokens")
         yield f"{counted} tokens" + (f" ({apart} unattributed)" if apart else "")
     if paid := figures.cost(root):
-        yield paid + (" (currency assumed)" if root.get("runspan.run.cost.currency_assumed") else "")
+        notes = {
+            "currency assumed": root.get("runspan.run.cost.currency_assumed"),
+            "by configured prices": root.get("runspan.run.cost.source") == "local",
+        }
+        told = ", ".join(note for note, holds in notes.items() if holds)
+        yield paid + (f" ({told})" if told else "")

@@ -7,7 +7,7 @@ through the standard library comes out in the same form, with `action` = `librar
 import logging
 import sys
 import traceback
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -63,8 +63,11 @@ def _renderers(config: LogConfig) -> list[Processor]:
 
 def _without_words(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """An exception as its stack and `said`: its own words, and the values of variables, may be a secret or a prompt."""
-    exc_info: Any = event.pop("exc_info", None)
-    error: object = exc_info[1] if isinstance(exc_info, tuple) else sys.exception() if exc_info is True else exc_info
+    exc_info = event.pop("exc_info", None)
+    if isinstance(exc_info, tuple):
+        error = cast("tuple[Any, Any, Any]", exc_info)[1]
+    else:
+        error = sys.exception() if exc_info is True else exc_info
     if isinstance(error, BaseException):
         event["exception"] = "".join([*traceback.format_tb(error.__traceback__), said(error)])
     return event

@@ -10,17 +10,27 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from runspan.model import AttributeValue
 from runspan.otlp.base import EncodedTrace
+from runspan.otlp.trim import trim
 from runspan.projection.ids import MAPPING_VERSION
 from runspan.trace import Span, Trace
 
 SCOPE_NAME = "runspan"
 
 
-def encode(trace: Trace) -> EncodedTrace:
+def encode(trace: Trace, *, trace_bytes: int | None = None) -> EncodedTrace:
     """The trace as a whole `ExportTraceServiceRequest` in protobuf.
 
-    Attributes are sorted by key, since the bytes must not depend on the order in which they were gathered.
+    One that is larger than `trace_bytes` is trimmed; what is given back then holds the trace as it was sent.
     """
+    payload = _payload(trace)
+    if trace_bytes is not None and len(payload) > trace_bytes:
+        trace = trim(trace, len(payload) - trace_bytes, lambda span: _span(span, trace.trace_id).ByteSize())
+        payload = _payload(trace)
+    return EncodedTrace(trace=trace, payload=payload, digest=hashlib.sha256(payload).hexdigest())
+
+
+def _payload(trace: Trace) -> bytes:
+    # Attributes are sorted by key, since the bytes must not depend on the order in which they were gathered.
     request = ExportTraceServiceRequest(
         resource_spans=[
             trace_pb2.ResourceSpans(
@@ -34,8 +44,7 @@ def encode(trace: Trace) -> EncodedTrace:
             )
         ]
     )
-    payload = request.SerializeToString(deterministic=True)
-    return EncodedTrace(trace=trace, payload=payload, digest=hashlib.sha256(payload).hexdigest())
+    return request.SerializeToString(deterministic=True)
 
 
 def _span(span: Span, trace_id: bytes) -> trace_pb2.Span:

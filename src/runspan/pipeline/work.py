@@ -221,8 +221,10 @@ class Work:
         return self._parcel(claim, run, body)
 
     def _parcel(self, claim: Claim, run: Run, body: RunBody) -> Parcel:
-        trace = project(run, self._line.projection)
-        return Parcel(claim, encode(trace), summary_of(run, trace), run.raw_status)
+        projection = self._line.projection
+        trace = project(run, projection)
+        encoded = encode(trace, trace_bytes=projection.preset.trace_bytes)
+        return Parcel(claim, encoded, summary_of(run, trace), run.raw_status)
 
     def _still_open(self, claim: Claim, run: Run, body: RunBody, now_ns: int) -> Parcel | Finished:
         config = self._line.config

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 
-from runspan.model import NO_USAGE, Cost, Run, Step, Usage
+from runspan.model import NO_USAGE, Cost, Run, Step, StepKind, Usage
 
 _FIGURES = tuple(field.name for field in fields(Usage))
+_COUNTED = (StepKind.MODEL_CALL, StepKind.EMBEDDINGS)
 _MAX_INT64 = 2**63 - 1
 _MAX_DECIMAL_EXPONENT = 300
 
@@ -61,7 +62,7 @@ def account(run: Run, currency: str | None) -> Account:
         problems.append("cost: the calls report more than the run")
     every_cost = [*costs, *([run.cost] if run.cost else [])]
     return Account(
-        calls_count_tokens=bool(calls) and tokens_agree,
+        calls_count_tokens=any(is_counted(step) for step in calls) and tokens_agree,
         tokens_agree=tokens_agree,
         costs_agree=costs_agree,
         unattributed_tokens=total - sum(known) if total is not None and known and tokens_agree else None,
@@ -70,6 +71,11 @@ def account(run: Run, currency: str | None) -> Account:
         problems=tuple(problems),
         calls_cost_usd=costs_agree and any(_usd(cost, currency) is not None for cost in costs),
     )
+
+
+def is_counted(step: Step) -> bool:
+    """Whether a step is of a kind whose tokens backends add up."""
+    return step.kind in _COUNTED
 
 
 def cost_unit(cost: Cost, currency: str | None) -> str:

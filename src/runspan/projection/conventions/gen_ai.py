@@ -7,7 +7,7 @@ The names stand here and not in a package: the packaged constants are deprecated
 from collections.abc import Mapping
 
 from runspan.model import NO_USAGE, AttributeValue, Run, Step, StepKind, Usage
-from runspan.projection.accounting import Account
+from runspan.projection.accounting import Account, is_counted
 
 AGENT_ID = "gen_ai.agent.id"
 AGENT_NAME = "gen_ai.agent.name"
@@ -61,7 +61,7 @@ def on_step(step: Step, run: Run, account: Account) -> Mapping[str, AttributeVal
         named = {PROVIDER_NAME: run.ref.platform, REQUEST_MODEL: step.name}
     if step.kind is StepKind.MODEL_CALL and step.error:
         named[FINISH_REASONS] = ("error",)
-    counted = _usage(step.usage if account.calls_count_tokens else NO_USAGE)
+    counted = _usage(step.usage if is_counted(step) and account.calls_count_tokens else NO_USAGE)
     return {OPERATION_NAME: operation, **named, **counted}
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 
 from runspan.model import NO_USAGE, AttributeValue, Run, Step, StepKind, Usage
-from runspan.projection.accounting import Account
+from runspan.projection.accounting import Account, is_counted
 from runspan.projection.conventions import gen_ai, own
 
 LEVEL = "langfuse.observation.level"
@@ -45,7 +45,7 @@ def on_step(step: Step, run: Run, account: Account) -> Mapping[str, AttributeVal
     """One step as an observation; a span is what Langfuse has no other word for."""
     return {
         TYPE: _TYPES.get(step.kind, "span"),
-        USAGE_DETAILS: _usage_details(step.usage if account.calls_count_tokens else NO_USAGE),
+        USAGE_DETAILS: _usage_details(step.usage if is_counted(step) and account.calls_count_tokens else NO_USAGE),
         COST_DETAILS: _cost_details(account.call_usd(step.cost)),
     }
 

@@ -13,6 +13,7 @@ NOTE_TEXT = "runspan.note.text"
 PROBLEMS = "runspan.problems"
 RUN_ID = "runspan.run.id"
 TIMING = "runspan.timing"
+TRIMMED = "runspan.trimmed"
 
 _NS_PER_SECOND = 1_000_000_000
 _NS_PER_MS = 1_000_000

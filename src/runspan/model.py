@@ -59,6 +59,10 @@ class RunStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+ENDED = frozenset(RunStatus) - {RunStatus.OPEN}
+"""Every status of a run that is over."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Tokens as reported. The sub-counts are parts of input or output, never added to them."""

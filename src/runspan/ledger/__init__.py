@@ -2,6 +2,7 @@
 
 from runspan.ledger.ledger import LEASE_NS, Ledger
 from runspan.ledger.values import (
+    SAMPLED_OUT,
     SETTLED,
     UNSETTLED,
     UNWANTED,
@@ -22,6 +23,7 @@ from runspan.ledger.values import (
 
 __all__ = [
     "LEASE_NS",
+    "SAMPLED_OUT",
     "SETTLED",
     "UNSETTLED",
     "UNWANTED",

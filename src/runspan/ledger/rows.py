@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 
 from runspan.ledger.schema import runs
-from runspan.ledger.values import SETTLED, UNWANTED, Account, NewRow, Noted, RowState
+from runspan.ledger.values import FILTERED, SETTLED, UNWANTED, Account, NewRow, Noted, RowState
 from runspan.model import Locator, RunRef
 
 _CHUNK = 500
@@ -91,8 +91,8 @@ def note(
     """Insert or update the rows.
 
     A new run is inserted as given. One that was open or expired and has ended takes the new state, and so does one that
-    was skipped for its agent, where that is wanted now. Else only what is missing in the locator is filled in. A job
-    takes over what is left to do, and with `force` also what was exported before the job listed it.
+    was skipped for its agent or for how it ended, where that is wanted now. Else only what is missing in the locator is
+    filled in. A job takes over what is left to do, and with `force` also what was exported before the job listed it.
     """
     unique: dict[RunRef, NewRow] = {}
     for row in rows:
@@ -111,7 +111,8 @@ def note(
             continue
         after = before | {name: values[name] for name in _LOCATOR if before[name] is None}
         state = before["state"]
-        wanted_now = state == RowState.SKIPPED and before["reason"] == UNWANTED and row.state is not RowState.SKIPPED
+        was_skipped = state == RowState.SKIPPED and row.state is not RowState.SKIPPED
+        wanted_now = was_skipped and _is_wanted(row, before["reason"])
         ended = state in (RowState.OPEN, RowState.EXPIRED) and row.state not in (RowState.OPEN, RowState.EXPIRED)
         if wanted_now or ended:
             after |= {name: values[name] for name in _NOTED}
@@ -135,6 +136,11 @@ def note(
         connection.execute(update(runs).where(KEY).values({name: param(name) for name in _CHANGEABLE}), updates)
     noted = Noted(len(inserts), became_due, len(unique) - len(inserts) - became_due)
     return noted, Listed(len(inserts) + listed, known)
+
+
+def _is_wanted(row: NewRow, reason: str | None) -> bool:
+    """Whether the reason for which a run was skipped holds no more."""
+    return reason == UNWANTED or (reason is not None and FILTERED.get(reason) in row.exports)
 
 
 def _stored(connection: Connection, refs: Iterable[RunRef]) -> dict[RunRef, dict[str, Any]]:

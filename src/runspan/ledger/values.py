@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runspan.model import Json, RunRef
+from runspan.model import ENDED, Json, RunRef, RunStatus
 
 
 class RowState(StrEnum):
@@ -57,6 +57,8 @@ class NewRow:
     raw_status: str | None = None
     created_ns: int | None = None
     terminal_seen_ns: int | None = None
+    exports: frozenset[RunStatus] = ENDED
+    """With which statuses the configuration lets this run through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,11 @@ class Sweep:
 
 UNWANTED = "agent"
 """The reason of rows that are skipped only because the configuration does not want their agent: it may change."""
+SAMPLED_OUT = "sampled out"
+"""The reason of successful runs that are not in the share that the configuration keeps."""
+FILTERED = {f"filtered: {status}": status for status in sorted(ENDED)} | {SAMPLED_OUT: RunStatus.SUCCESS}
+"""The reasons of rows that are skipped only because the configuration does not want runs that ended so, with how that
+was: it may change too."""
 
 
 class JobState(StrEnum):

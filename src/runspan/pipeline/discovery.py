@@ -89,11 +89,16 @@ class Discovery:
                 raise
             except RunGone as error:
                 answered = True
-                self._fail(scope, str(error), "scope_gone", found)
+                found.failures.append(str(error))
+                if self._is_news(scope, str(error)):
+                    log.warning(str(error), action="scope_gone", source=line.name, scope=scope.key)
             except Exception as error:
                 # Whatever one agent's list is like, the others are read.
                 failed = error
-                self._fail(scope, said(error), "scope_unreadable", found)
+                found.failures.append(said(error))
+                # A source of one scope says of itself what there is to say of its scope.
+                if scope.key and self._is_news(scope, said(error)):
+                    log.warning(said(error), action="scope_unreadable", source=line.name, scope=scope.key)
         if failed and not answered:
             raise as_unavailable(failed)
         line.health.succeeded()
@@ -102,12 +107,10 @@ class Discovery:
             line.wake.set()
         return found
 
-    def _fail(self, scope: Scope, reason: str, action: str, found: Found) -> None:
-        found.failures.append(reason)
-        # A source of one scope says of itself what there is to say of its scope.
-        if (scope.key or action == "scope_gone") and self._unread.get(scope.key) != reason:
-            self._unread[scope.key] = reason
-            log.warning(reason, action=action, source=self._line.name, scope=scope.key)
+    def _is_news(self, scope: Scope, reason: str) -> bool:
+        """Whether this was not said of the scope already."""
+        before, self._unread[scope.key] = self._unread.get(scope.key), reason
+        return before != reason
 
     async def _sweep(self, scope: Scope, sweep: Sweep, found: Found) -> None:
         line = self._line
@@ -223,14 +226,16 @@ def rows_of(listed: Sequence[Listed], line: Line, now_ns: int, scope: Scope) -> 
 
 def rows_of_ids(entries: Sequence[tuple[str, Locator]], line: Line, now_ns: int) -> list[NewRow]:
     """Rows for run ids that came from a file, standard input or a feed: due at once, whatever their state is."""
+    refs = [RunRef(line.source.platform, line.source.tenant, run_id, locator) for run_id, locator in entries]
     return [
         NewRow(
-            ref=RunRef(line.source.platform, line.source.tenant, run_id, locator),
+            ref=ref,
             source=line.name,
             state=RowState.DUE,
             due_ns=now_ns,
+            exports=standing.exported_statuses(ref, line.config),
         )
-        for run_id, locator in entries
+        for ref in refs
     ]
 
 

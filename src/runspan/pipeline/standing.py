@@ -6,8 +6,9 @@ All arguments and answers are integer nanoseconds since the epoch, or durations 
 from datetime import timedelta
 
 from runspan.config import SourceConfig
-from runspan.ledger import NewRow, RowState
-from runspan.model import RunRef
+from runspan.ledger import SAMPLED_OUT, NewRow, RowState
+from runspan.model import ENDED, RunRef, RunStatus
+from runspan.projection.ids import trace_id
 from runspan.quantities import nanoseconds
 from runspan.sources.base import Listed
 
@@ -21,6 +22,8 @@ FRESH = timedelta(hours=1)
 LONGEST_WAIT = timedelta(hours=1)
 """No row is due later than this from now, but for its settle delay and for expired ones: nobody who is asked to wait
 longer does so."""
+RANDOM_BYTES = 7
+"""At the end of a trace id; see OpenTelemetry, "Probability Sampling"."""
 
 
 def settled_at(now_ns: int, ended_ns: int | None, settle: timedelta) -> int:
@@ -53,7 +56,10 @@ def row_of(listed: Listed, ref: RunRef, config: SourceConfig, now_ns: int, probe
     `probe_after_seconds`, where not 0: an open run of that age may have ended without its list saying so.
     """
     state, due_ns, terminal_seen_ns = RowState.OPEN, None, None
-    if listed.skip_reason is not None:
+    reason, exports = listed.skip_reason, exported_statuses(ref, config)
+    if reason is None and listed.terminal and listed.status is not None and listed.status not in exports:
+        reason = filter_reason(listed.status, config)
+    if reason is not None:
         state = RowState.SKIPPED
     elif listed.terminal:
         state, due_ns = RowState.DUE, settled_at(now_ns, listed.ended_ns, config.settle)
@@ -69,10 +75,11 @@ def row_of(listed: Listed, ref: RunRef, config: SourceConfig, now_ns: int, probe
         source=config.name,
         state=state,
         due_ns=due_ns,
-        reason=listed.skip_reason,
+        reason=reason,
         raw_status=listed.raw_status,
         created_ns=ref.locator.created_ns,
         terminal_seen_ns=terminal_seen_ns,
+        exports=exports,
     )
 
 
@@ -82,3 +89,22 @@ def is_wanted(agent_id: str | None, agent_name: str | None, config: SourceConfig
     if config.exclude_agents and names & set(config.exclude_agents):
         return False
     return not config.agents or bool(names & set(config.agents))
+
+
+def exported_statuses(ref: RunRef, config: SourceConfig) -> frozenset[RunStatus]:
+    """With which statuses the configuration's `statuses` and `keep_success` let this run through."""
+    statuses = frozenset(RunStatus(status) for status in config.statuses) or ENDED
+    if is_kept(trace_id(ref.platform, ref.tenant, ref.run_id), config.keep_success):
+        return statuses
+    return statuses - {RunStatus.SUCCESS}
+
+
+def filter_reason(status: RunStatus, config: SourceConfig) -> str:
+    """Why a run that ended so is not exported: the reason of its skipped row."""
+    by_status = bool(config.statuses) and status.value not in config.statuses
+    return f"filtered: {status}" if by_status else SAMPLED_OUT
+
+
+def is_kept(trace: bytes, fraction: float) -> bool:
+    """Whether a trace id is within that share of all; whoever samples by the W3C's random bits decides alike."""
+    return int.from_bytes(trace[-RANDOM_BYTES:]) >= round((1 - fraction) * 2 ** (8 * RANDOM_BYTES))

@@ -212,6 +212,9 @@ class Work:
             return self._still_open(claim, run, body, now_ns)
         if run.skip_reason is not None:
             return Finished(claim.ref, RowState.SKIPPED, reason=run.skip_reason, raw_status=run.raw_status)
+        if run.status not in standing.exported_statuses(claim.ref, line.config):
+            reason = standing.filter_reason(run.status, line.config)
+            return Finished(claim.ref, RowState.SKIPPED, reason=reason, raw_status=run.raw_status)
         if claim.terminal_seen_ns is None:
             due_ns = standing.settled_at(now_ns, run.ended_ns, line.config.settle)
             if due_ns > now_ns:

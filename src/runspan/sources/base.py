@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from runspan.config import SourceConfig
 from runspan.http import Client
-from runspan.model import Json, Locator, Run, RunBody, RunRef
+from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Listed:
     """One row of a list.
 
     `time_ns` is the row's place on the list's time axis: what positions are made of. `skip_reason` is set where the row
-    alone tells that the run is not to be exported.
+    alone tells that the run is not to be exported; `status` where it alone tells for certain how the run stands.
     """
 
     run_id: str
@@ -51,6 +51,7 @@ class Listed:
     raw_status: str | None = None
     ended_ns: int | None = None
     skip_reason: str | None = None
+    status: RunStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)

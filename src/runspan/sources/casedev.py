@@ -179,13 +179,15 @@ def read_listed(row: Fields) -> Listed | None:
         return None
     created_ns, ended_ns = row.time_ns("createdAt"), row.time_ns("completedAt")
     raw_status = row.text("status")
+    status = status_of(raw_status, ended_ns)
     return Listed(
         run_id,
         Locator(agent_id=row.text("agentId"), created_ns=created_ns),
-        terminal=status_of(raw_status, ended_ns) is not RunStatus.OPEN,
+        terminal=status is not RunStatus.OPEN,
         time_ns=created_ns,
         raw_status=raw_status,
         ended_ns=ended_ns,
+        status=status,
     )
 
 

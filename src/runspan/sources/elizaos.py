@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple, cast
 
 from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
-from runspan.model import Json, Locator, Run, RunBody, RunRef
+from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
 from runspan.sources.answers import rows_of, unwrapped
 from runspan.sources.base import Listed, Page, Scope, Source, Window
 from runspan.sources.elizaos_events import IGNORED_STATUSES, STATUSES, event_kind, read_run
@@ -164,16 +164,19 @@ def listed(row: Fields, scope: Scope, config: ElizaOSConfig) -> Listed | None:
         return None
     started_ns, ended_ns = row.time_ns("startedAt", MS_NS), row.time_ns("endedAt", MS_NS)
     raw_status = row.text("status")
+    status = STATUSES.get((raw_status or "").lower())
     return Listed(
         run_id=run_id,
         locator=Locator(
             agent_id=scope.key, agent_name=scope.agent_name, room=row.identifier("roomId"), created_ns=started_ns
         ),
-        terminal=(raw_status or "").lower() in STATUSES,
+        terminal=status is not None,
         time_ns=ended_ns or started_ns,
         raw_status=raw_status,
         ended_ns=ended_ns,
         skip_reason=raw_status if raw_status in IGNORED_STATUSES and not config.include_ignored else None,
+        # A run that failed is listed as `completed`, too.
+        status=None if status is RunStatus.SUCCESS else status,
     )
 
 

@@ -289,4 +289,6 @@ def read_listed(row: Fields, config: runlist.ListConfig, scope: Scope) -> Listed
         time_ns=row.time_ns(config.time_field),
         raw_status=row.text("status"),
         ended_ns=row.time_ns("finishedAt"),
+        # What an unknown word means depends on more than a list may show.
+        status=STATUSES.get((row.text("status") or "").lower()),
     )

@@ -177,6 +177,7 @@ def listed(row: Fields, scope: Scope, config: RuntypeConfig) -> Listed | None:
         raw_status=row.text("status"),
         ended_ns=row.time_ns("completedAt"),
         skip_reason=_skip_reason(run_id, row, config),
+        status=_status(row, config),
     )
 
 

@@ -133,7 +133,11 @@ class Daemon:
             back_ns = ahead_ns - (time.time_ns() - time.monotonic_ns())
             if back_ns <= CLOCK_TOLERANCE_NS:
                 continue
-            log.warning("the clock was set back", action="clock_set_back", seconds=round(back_ns / 1e9))
+            log.warning(
+                "the clock was set back; what waits for a time of the clock before is hastened",
+                action="clock_set_back",
+                seconds=round(back_ns / 1e9),
+            )
             await self._hasten()
             for line in self._pipeline.lines:
                 line.health.paused_until_ns = 0

@@ -250,15 +250,18 @@ class Delivery:
         self._failures += 1
         self._held_until_ns = self._monotonic_ns() + int(wait_seconds * 1e9)
         self.last_error = answer.reason
-        if news:
-            report = log.error if wrong else log.warning
-            report(
-                "the destination does not take what we send; someone must act, and until then all traces stay due"
-                if wrong
-                else "the destination does not answer as it should; all traces stay due",
-                action="destination_wrong" if wrong else "destination_down",
-                reason=answer.reason,
-                retry_seconds=round(wait_seconds, 1),
+        details = {"reason": answer.reason, "retry_seconds": round(wait_seconds, 1)}
+        if news and wrong:
+            log.error(
+                "the destination does not take what we send; someone must act, and until then all traces stay due",
+                action="destination_wrong",
+                **details,
+            )
+        elif news:
+            log.warning(
+                "the destination does not answer as it should; all traces stay due",
+                action="destination_down",
+                **details,
             )
 
     def _passed(self, batch: Sequence[EncodedTrace]) -> None:

@@ -56,14 +56,11 @@ class Health:
             return
         self.failures += 1
         self.paused_until_ns = now_ns + int(pause_seconds * 1e9)
-        report = log.error if refused else log.warning
-        report(
-            str(error),
-            action="source_refused" if refused else "source_unavailable",
-            source=self.name,
-            failures=self.failures,
-            paused_seconds=round(pause_seconds, 1),
-        )
+        details = {"source": self.name, "failures": self.failures, "paused_seconds": round(pause_seconds, 1)}
+        if refused:
+            log.error(str(error), action="source_refused", **details)
+        else:
+            log.warning(str(error), action="source_unavailable", **details)
 
     @property
     def paused_seconds(self) -> float:

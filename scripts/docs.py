@@ -1,7 +1,7 @@
 """Writes what the docs take from the program: `make docs`. With --check it only says what is stale (`make check`).
 
-Generated are config.example.toml and the parts of README.md between `<!-- NAME -->` and `<!-- /NAME -->`, but for the
-figures of the soak, which `scripts/soak.py` leaves there.
+Generated are config.example.toml, docs/attributes.md and the parts of README.md between `<!-- NAME -->` and
+`<!-- /NAME -->`, but for the figures of the soak, which `scripts/soak.py` leaves there.
 """
 
 import io
@@ -20,7 +20,9 @@ from runspan.cli.waterfall import Waterfall
 from runspan.config import Config, SourceConfig
 from runspan.config_example import example
 from runspan.model import Locator, RunBody, RunRef
+from runspan.otlp.presets import PRESETS
 from runspan.projection import ProjectionSettings, project
+from runspan.projection.conventions import table
 from runspan.sources import platforms, registry
 
 ROOT = Path(__file__).parents[1]
@@ -71,7 +73,80 @@ def default_of(field: FieldInfo) -> str:
     return "" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
-PARTS: dict[str, Callable[[], str]] = {"waterfall": waterfall, "config-keys": config_keys}
+def presets() -> str:
+    """A table of what is known of each backend."""
+    rows = [
+        "| preset | names, beside our own | longest attribute | largest trace | too old to be found | sent twice |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for preset in PRESETS.values():
+        age = preset.max_span_age_seconds
+        rows.append(
+            f"| `{preset.name}` | {', '.join(preset.conventions)} | {size_of(preset.attribute_bytes)} |"
+            f" {size_of(preset.trace_bytes)} | {'no rule known' if age is None else f'after {age // 3600} h'} |"
+            f" {REPEATS[preset.collapses_repeats]} |"
+        )
+    return "\n".join(rows)
+
+
+REPEATS = {
+    "at write": "kept once",
+    "at read": "shown once",
+    "not at all": "**shown twice**",
+    "unknown": "depends on the backend",
+}
+
+
+def size_of(count: int) -> str:
+    """A number of bytes as one says it."""
+    for size, unit in ((2**20, "MiB"), (10**6, "MB"), (2**10, "KiB")):
+        if count >= size and count % size == 0:
+            return f"{count // size} {unit}"
+    return f"{count} bytes"
+
+
+WHOSE = {
+    "runspan": ("Our own", "Always there. They change only together with the version of the instrumentation scope."),
+    "opentelemetry": ("OpenTelemetry, in general", "Always there; stable names."),
+    "gen_ai": (
+        "OpenTelemetry GenAI (`gen_ai`)",
+        "Always there, by the newest names; all of these conventions are in development.",
+    ),
+    "openinference": ("OpenInference (`openinference`)", "With preset `phoenix`, or by `[destination] conventions`."),
+    "langfuse": ("Langfuse (`langfuse`)", "With preset `langfuse`, or by `[destination] conventions`."),
+}
+
+
+def attributes() -> str:
+    """docs/attributes.md: every attribute by whose name it is."""
+    parts = [ATTRIBUTES_HEAD]
+    for whose, (title, note) in WHOSE.items():
+        rows = [f"## {title}", "", note, "", "| attribute | type | on | meaning |", "| --- | --- | --- | --- |"]
+        for row in table.ATTRIBUTES:
+            if row.whose == whose:
+                where = ", ".join(row.where).replace(", ".join(table.SPANS), "every span")
+                meaning = f"*Content.* {row.meaning}" if row.is_content else row.meaning
+                rows.append(f"| `{row.name}` | {row.type} | {where} | {meaning} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+ATTRIBUTES_HEAD = """\
+# Attributes
+
+Everything that a trace of runspan may carry, beside the resource attributes of your own configuration and what a
+plug-in adds. What a platform does not tell is left out. `<n>` stands for a number, `<unit>` for what a cost is in:
+`usd`, `credits`, another currency, or `amount` where nobody tells.
+
+Where an attribute stands: on the resource; on the run's own span (root); on the span of an iteration, a model call
+(chat), embeddings, a tool call, a call to the platform's services (api), or of any other row that took time (note); on
+the event of a row that took none (event); on a link. *Content* is there only where capture is on, redacted and cut.
+
+Tokens and costs are never counted twice: add up any of their names over all spans of a trace, and the sum is at most
+the platform's total, `runspan.run.*`."""
+
+
+PARTS: dict[str, Callable[[], str]] = {"waterfall": waterfall, "presets": presets, "config-keys": config_keys}
 
 
 def placed(text: str, name: str, part: str) -> str:
@@ -91,7 +166,11 @@ def readme() -> str:
 
 def main() -> int:
     """Write, or with --check name what is stale."""
-    wanted = {ROOT / "README.md": readme(), ROOT / "config.example.toml": example(platforms())}
+    wanted = {
+        ROOT / "README.md": readme(),
+        ROOT / "config.example.toml": example(platforms()),
+        ROOT / "docs/attributes.md": attributes(),
+    }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv:
         for path in stale:

@@ -51,8 +51,8 @@ def on_step(step: Step, run: Run, account: Account) -> Mapping[str, AttributeVal
 
 
 def on_error(error_type: str, description: str) -> Mapping[str, AttributeValue | None]:
-    """The level, and what went wrong in words."""
-    return {LEVEL: "ERROR", "langfuse.observation.status_message": description or error_type}
+    """The level, and the type of error where the span's status, which Langfuse reads, has no words for it."""
+    return {LEVEL: "ERROR", "langfuse.observation.status_message": None if description else error_type}
 
 
 def on_content(kind: StepKind | None, said: Mapping[str, AttributeValue]) -> Mapping[str, AttributeValue | None]:

@@ -221,7 +221,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     _langfuse(
         "observation.level", SPANS, "ERROR where it failed, WARNING for a run of which the platform lost a part."
     ),
-    _langfuse("observation.status_message", SPANS, "What went wrong."),
+    _langfuse("observation.status_message", SPANS, "error.type, where the span's status has no description."),
     _langfuse(
         "observation.usage_details",
         _TALKING,

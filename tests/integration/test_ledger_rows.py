@@ -19,7 +19,7 @@ from runspan.ledger import (
     RowState,
     Summary,
 )
-from runspan.model import RunRef
+from runspan.model import RunRef, RunStatus
 from tests.ledgers import ACCOUNT, DAY, SECOND, START_NS, Clock, ids, open_ledger, ref, row
 
 OPEN, DUE, EXPORTED, SKIPPED = RowState.OPEN, RowState.DUE, RowState.EXPORTED, RowState.SKIPPED
@@ -61,6 +61,25 @@ class TestNoting:
         ledger.note_rows([row("a", SKIPPED, reason=UNWANTED), row("b", SKIPPED, reason="self")])
         ledger.note_rows([row("a"), row("b")])
         assert ledger.states(ACCOUNT, ["a", "b"]) == {"a": DUE, "b": SKIPPED}
+
+    @pytest.mark.parametrize(
+        ("reason", "exports", "state"),
+        [
+            ("sampled out", {"success"}, DUE),
+            ("sampled out", {"failed"}, SKIPPED),
+            ("filtered: failed", {"failed"}, DUE),
+            ("filtered: failed", {"success"}, SKIPPED),
+        ],
+    )
+    def test_a_filtered_run_is_taken_up_once_its_ending_is_wanted(
+        self, ledger: Ledger, reason: str, exports: set[str], state: RowState
+    ) -> None:
+        """Though a list says no more than that it is over: what is known of its end is the reason."""
+        ledger.note_rows([row("a", SKIPPED, reason=reason)])
+        ledger.note_rows([row("a", SKIPPED, reason=reason, exports=frozenset(map(RunStatus, exports)))])
+        assert ledger.states(ACCOUNT, ["a"]) == {"a": SKIPPED}
+        ledger.note_rows([row("a", exports=frozenset(map(RunStatus, exports)))])
+        assert ledger.states(ACCOUNT, ["a"]) == {"a": state}
 
     def test_an_open_run_that_has_ended_becomes_due(self, ledger: Ledger) -> None:
         ledger.note_rows([row("a", OPEN, due_ns=START_NS + DAY, raw_status="running")])

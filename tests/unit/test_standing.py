@@ -1,16 +1,20 @@
 """When a row is due next."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runspan.config import SourceConfig
 from runspan.http import LONGEST_PAUSE_SECONDS
 from runspan.ledger import RowState
-from runspan.model import Locator, RunRef
+from runspan.model import Locator, RunRef, RunStatus
 from runspan.otlp.delivery import LONGEST_ASKED_SECONDS
 from runspan.pipeline import standing
+from runspan.projection import trace_id
 from runspan.sources.base import Listed
 
 SECOND = 1_000_000_000
@@ -138,3 +142,45 @@ def test_agents_are_wanted_by_id_or_name(
     settings: dict[str, Any], agent_id: str | None, agent_name: str | None, is_wanted: bool
 ):
     assert standing.is_wanted(agent_id, agent_name, config(**settings)) is is_wanted
+
+
+@given(st.binary(min_size=16, max_size=16), st.floats(0, 1), st.floats(0, 1))
+def test_a_larger_share_holds_each_smaller_one(trace: bytes, one: float, other: float):
+    assert standing.is_kept(trace, max(one, other)) >= standing.is_kept(trace, min(one, other))
+    assert standing.is_kept(trace, 1.0)
+    assert not standing.is_kept(trace, 0.0)
+
+
+def test_a_share_is_that_share_of_all_runs():
+    kept = sum(standing.is_kept(trace_id("casedev", "t", str(n)), 0.1) for n in range(5000))
+    assert kept == pytest.approx(500, abs=70)
+
+
+def test_the_share_is_decided_as_a_consistent_probability_sampler_decides():
+    """OpenTelemetry, Probability Sampling: keep where the last 56 bits are at least (1 - p) * 2^56."""
+    assert standing.is_kept(bytes(9) + bytes.fromhex("c0000000000000"), 0.25)
+    assert not standing.is_kept(bytes([255] * 9) + bytes.fromhex("bfffffffffffff"), 0.25)
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "reason"),
+    [
+        ({}, "success", None),
+        ({"statuses": ["failed"]}, "failed", None),
+        ({"statuses": ["failed"]}, "success", "filtered: success"),
+        ({"statuses": ["failed"], "keep_success": 0.0}, "success", "filtered: success"),
+        ({"keep_success": 0.0}, "success", "sampled out"),
+        ({"keep_success": 0.0}, "failed", None),
+        ({"keep_success": 0.0}, "timeout", None),
+        ({"statuses": ["success"], "keep_success": 0.0}, "success", "sampled out"),
+        ({"statuses": ["success"]}, "cancelled", "filtered: cancelled"),
+    ],
+)
+def test_a_run_passes_by_how_it_ended(settings: dict[str, Any], status: str, reason: str | None):
+    chosen, ended = config(**settings), RunStatus(status)
+    listed = Listed("a", Locator(), terminal=True, time_ns=NOW, status=ended)
+    new = standing.row_of(listed, RunRef("casedev", "t", "a"), chosen, NOW, 0.0)
+    assert (new.state, new.reason) == ((RowState.SKIPPED, reason) if reason else (RowState.DUE, None))
+    assert (ended in new.exports) is (reason is None)
+    unsure = standing.row_of(replace(listed, status=None), RunRef("casedev", "t", "a"), chosen, NOW, 0.0)
+    assert unsure.state is RowState.DUE

@@ -151,6 +151,9 @@ def _tokens(trace: Trace) -> Mapping[str, int]:
     into = _figure(root, "runspan.run.input_tokens", calls, "gen_ai.usage.input_tokens")
     out = _figure(root, "runspan.run.output_tokens", calls, "gen_ai.usage.output_tokens")
     total = _figure(root, "runspan.run.total_tokens", calls, "runspan.usage.total_tokens")
+    if total and into + out > total:
+        # The platform contradicts itself; its total counts.
+        into = out = 0
     by_type = {"input": into, "output": out, "unspecified": total - into - out}
     return {kind: tokens for kind, tokens in by_type.items() if tokens > 0}
 

@@ -11,9 +11,11 @@ from prometheus_client.samples import Sample
 
 from runspan import run_metrics
 from runspan.model import Cost, Run, RunStatus, StepKind, Usage
+from runspan.otlp.presets import PRESETS, Preset
 from runspan.projection import ProjectionSettings, project
 from runspan.run_metrics import RunMetrics
 from runspan.trace import Trace
+from tests.unit.fixture_runs import fixture_runs
 from tests.unit.projection_runs import (
     MS,
     SECOND,
@@ -150,6 +152,21 @@ class TestTokens:
     def test_calls_that_report_more_than_the_run_do_not_count(self):
         calls = [chat(str(n), usage=Usage(input_tokens=10, output_tokens=5)) for n in range(3)]
         assert Counted(run_of(*calls, usage=Usage(total_tokens=20))).tokens() == {"unspecified": 20}
+
+    def test_a_total_that_is_less_than_its_parts_counts(self):
+        usage = Usage(input_tokens=10, output_tokens=10, total_tokens=12)
+        assert Counted(run_of(usage=usage)).tokens() == {"unspecified": 12}
+
+    @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS.keys())
+    def test_whatever_a_backend_is_shown_the_platforms_total_is_what_counts(self, preset: Preset):
+        totals: list[int] = []
+        for name, run in fixture_runs():
+            trace = project(run, replace(SETTINGS, preset=preset))
+            total = trace.root.attributes.get("runspan.run.total_tokens")
+            if isinstance(total, int):
+                totals.append(total)
+                assert sum(Counted(trace).tokens().values()) == total, name
+        assert len(totals) > 60
 
     def test_nothing_said_is_not_zero(self):
         counted = Counted(elizaos_run())

@@ -80,7 +80,7 @@ def _json_or_text(text: str) -> object:
     if text.startswith(("{", "[")):
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
     return text
 

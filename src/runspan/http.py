@@ -9,6 +9,7 @@ errors by consequence.
 import asyncio
 import email.utils
 import json
+import math
 import os
 import random
 import re
@@ -54,6 +55,8 @@ PAUSE_WHERE_NONE_IS_ASKED_SECONDS = 5.0
 """After a 429 that does not say how long."""
 DEFLATE_RATIO = 1032
 """What a byte of deflate (gzip too) can unpack to at most, by the way it is made (RFC 1951, 3.2.5)."""
+
+_MOST_DIGITS = 4000
 
 Params: TypeAlias = Mapping[str, str | int | None]
 
@@ -243,13 +246,26 @@ class Client:
         if reply.status != 200:
             raise error_of(where, reply, time.time())
         try:
-            return json.loads(reply.body)
+            return parsed(reply.body)
         except (ValueError, RecursionError):
             raise SourceGarbled(f"{where} answered 200 with a body that is not JSON; asking again later") from None
 
     async def close(self) -> None:
         """Close the connections below."""
         await self._connection.close()
+
+
+def parsed(body: bytes) -> Json:
+    """A body's JSON. Raises ValueError, and RecursionError where it is nested too deeply."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return json.loads(body, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | float:
+    # Python reads no integer of over 4300 digits, and one such number must not cost a whole page of runs.
+    return int(digits) if len(digits) <= _MOST_DIGITS else math.inf
 
 
 def largest_size(headers: Mapping[str, str], max_body_bytes: int) -> int:

@@ -64,7 +64,7 @@ class QueryApi:
                 await asyncio.sleep(PAUSE_SECONDS)
         except ConnectionFailed as failed:
             raise DeliveryRefused(f"query_url {self._url}: {failed.reason}") from None
-        except (BodyTooLarge, ValueError):
+        except (BodyTooLarge, ValueError, RecursionError):
             raise DeliveryRefused(f"query_url {self._url} answers with something else than a trace") from None
         except _Refused as refused:
             raise DeliveryRefused(f"query_url {self._url} answered {refused}: check it and preset") from None

@@ -176,6 +176,7 @@ ANSWERS = {
     "null": Answer(Reply(200, "null"), "quarantined", "no run"),
     "list": Answer(Reply(200, "[]"), "quarantined", "no run"),
     "number": Answer(Reply(200, "17"), "quarantined", "no run"),
+    "a number without end": Answer(Reply(200, f'{{"id": {"9" * 900_000}}}'), "quarantined", "no run"),
     "not UTF-8": Answer(Reply(200, b'{"status": "completed\xff\xfe"}'), "quarantined", "not JSON"),
     "over max_body": Answer(Reply(200, json.dumps({"id": "x" * 1_100_000})), "quarantined", "max_body"),
     "gone": Answer(Reply(404, "<html>"), "gone", "no longer has this run"),

@@ -215,9 +215,10 @@ def test_every_key_outside_source_has_a_variable(load: Any) -> None:
 
 
 def test_a_variable_is_named_in_its_complaint(complaint: Any) -> None:
-    assert complaint("", {"RUNSPAN_DESTINATION__HEADERS": "{x"}) == (
-        "RUNSPAN_DESTINATION__HEADERS: `headers` in [destination]: write a table"
-    )
+    for text in ("{x", '{"a":' * 50_000):
+        assert complaint("", {"RUNSPAN_DESTINATION__HEADERS": text}) == (
+            "RUNSPAN_DESTINATION__HEADERS: `headers` in [destination]: write a table"
+        )
     assert complaint("", {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"}) == (
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: `protocol` in [destination]: write http/protobuf, grpc, file or sdk"
     )

@@ -295,6 +295,15 @@ class TestRefusedAlone:
         assert delays == [5, 60, 120, 240, 480, 900, 900, 900]
         assert bench.seconds - started >= 3600
 
+    async def test_no_trace_is_parked_for_as_long_as_a_destination_likes(self):
+        refuse = always(AnswerKind.FAILED, retry_after_seconds=1e9)
+        bench = Bench(lambda traces: refuse(traces) if holds(traces, "bad") else accept(traces))
+        for _ in range(3):
+            (outcome,) = await bench.deliver("bad")
+            bench.seconds += 3600
+            assert await bench.verdicts("good") == [EXPORTED]
+        assert outcome.retry_after_seconds == 3600
+
     async def test_trace_is_never_quarantined_while_everything_fails(self):
         bench = Bench(always(AnswerKind.FAILED, "HTTP 500"))
         for _ in range(100):

@@ -16,6 +16,7 @@ from runspan.cli.screen import plain
 from runspan.cli.waterfall import print_trace
 from runspan.config import Config
 from runspan.errors import ConfigError
+from runspan.http import parsed
 from runspan.ledger import Ledger
 from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
 from runspan.otlp.encode import encode
@@ -67,7 +68,7 @@ def show(
 def of_file(file: Path, platform: str, run_id: str | None = None) -> Trace:
     """The trace of a bare vendor body. Raises ConfigError for what is no JSON, RunUnreadable for what is no run."""
     try:
-        document = json.loads(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
+        document = parsed(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
     except (ValueError, RecursionError):

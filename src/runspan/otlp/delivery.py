@@ -219,7 +219,7 @@ class Delivery:
             SHORTEST_TRACE_DELAY_SECONDS * 2 ** min(refusals.count - 2, 10), LONGEST_TRACE_DELAY_SECONDS
         )
         self.last_error = answer.reason
-        return self._due(batch, answer.reason, max(delay_seconds, answer.retry_after_seconds or 0.0))
+        return self._due(batch, answer.reason, max(delay_seconds, _asked_seconds(answer)))
 
     def _due(self, batch: Sequence[EncodedTrace], reason: str, retry_after_seconds: float) -> list[Outcome]:
         return [Outcome(Verdict.DUE, reason, retry_after_seconds)] * len(batch)
@@ -244,8 +244,7 @@ class Delivery:
         backoff_seconds = min(first_seconds * 2 ** min(self._failures, 10), LONGEST_BACKOFF_SECONDS)
         # Half of it by chance: bridges that went down with a shared destination must not come back in step.
         backoff_seconds *= 0.5 + 0.5 * self._jitter()
-        asked_seconds = min(answer.retry_after_seconds or 0.0, LONGEST_ASKED_SECONDS)
-        wait_seconds = max(backoff_seconds, asked_seconds)
+        wait_seconds = max(backoff_seconds, _asked_seconds(answer))
         news = self.healthy or answer.reason != self.last_error
         self._failures += 1
         self._held_until_ns = self._monotonic_ns() + int(wait_seconds * 1e9)
@@ -300,3 +299,7 @@ class Delivery:
         refusals.count += 1
         refusals.last_ns = now_ns
         return True
+
+
+def _asked_seconds(answer: Answer) -> float:
+    return min(answer.retry_after_seconds or 0.0, LONGEST_ASKED_SECONDS)

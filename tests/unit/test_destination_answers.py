@@ -1,0 +1,109 @@
+"""Whatever a destination answers is an Answer, soon, and in one line."""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runspan.http import BodyTooLarge, Reply, pause_asked, retry_after_seconds
+from runspan.otlp.base import Answer, AnswerKind
+from runspan.otlp.http import HttpExporter
+from runspan.otlp.response import LONGEST_WORDS
+from tests.traces import encoded_trace
+
+SECRET = "Bearer 0123456789abcdef"
+SECONDS = 2.0
+PROTOBUF, JSON = "application/x-protobuf", "application/json"
+
+
+class Connection:
+    """In place of a real one."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    async def request(self, *args: object, **settings: object) -> Reply:
+        if len(self._reply.body) > 1_000_000:
+            raise BodyTooLarge
+        return self._reply
+
+    async def close(self) -> None:
+        pass
+
+
+def answer_to(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+    exporter = HttpExporter("http://collector:4318/v1/traces", headers=lambda: {"authorization": SECRET})
+    exporter._connection = Connection(Reply(status, headers, body))  # type: ignore[assignment]
+    begun = time.monotonic()
+    answer = asyncio.run(exporter.send([encoded_trace()]))
+    assert time.monotonic() - begun < SECONDS
+    assert "\n" not in answer.reason
+    assert SECRET.partition(" ")[2] not in answer.reason
+    assert len(answer.reason) < LONGEST_WORDS + 200
+    assert answer.rejected_spans >= 0
+    return answer
+
+
+texts = st.text(max_size=30) | st.just(SECRET) | st.just("request body too large")
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+keys = st.sampled_from(
+    ["partialSuccess", "rejectedSpans", "errorMessage", "message", "code", "details", "@type", "value"]
+)
+shaped = st.recursive(json_values, lambda inner: st.dictionaries(keys, inner, max_size=4), max_leaves=8)
+bodies = st.binary(max_size=200) | shaped.map(lambda value: json.dumps(value).encode())
+header_texts = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=40) | st.from_regex(
+    r"(Mon, )?\d{1,5} (Jan|Feb|Xyz) -?\d{1,6} \d{1,3}:\d{1,3}(:\d{1,3})? ([+-]\d{1,6}|GMT|EST|[A-Z])?", fullmatch=True
+)
+
+
+@given(
+    status=st.integers(200, 599),
+    media_type=st.sampled_from([PROTOBUF, JSON, "text/html", "", "application/json; charset=x"]),
+    body=bodies,
+    retry_after=header_texts,
+)
+def test_any_answer_is_an_answer(status: int, media_type: str, body: bytes, retry_after: str) -> None:
+    answer = answer_to(status, {"content-type": media_type, "retry-after": retry_after}, body)
+    assert (answer.kind in (AnswerKind.ACCEPTED, AnswerKind.PARTIAL)) <= (status < 300)
+    assert (answer.retry_after_seconds or 0.0) >= 0
+
+
+@given(header_texts, header_texts, header_texts)
+def test_any_header_about_waiting_is_a_time_or_none(after: str, remaining: str, reset: str) -> None:
+    headers = {"retry-after": after, "ratelimit-remaining": "0", "ratelimit-reset": reset, "retry-after-ms": remaining}
+    assert (retry_after_seconds(headers, 1.8e9) or 0.0) >= 0
+    assert 0 <= (pause_asked(Reply(429, headers, b""), 1.8e9) or 0.0) <= 3600
+
+
+HUGE = {
+    "deep objects": b'{"partialSuccess":' * 50_000 + b"1" + b"}" * 50_000,
+    "deep lists": b'{"details":' + b"[" * 400_000 + b"]" * 400_000 + b"}",
+    "a number without end": b'{"partialSuccess":{"rejectedSpans":' + b"9" * 900_000 + b"}}",
+    "a number without end as text": b'{"partialSuccess":{"rejectedSpans":"' + b"9" * 900_000 + b'"}}',
+    "no number": b'{"partialSuccess":{"rejectedSpans":NaN}}',
+    "infinity": b'{"partialSuccess":{"rejectedSpans":1e999}}',
+    "below zero": b'{"partialSuccess":{"rejectedSpans":-5,"errorMessage":"x"}}',
+    "a key twice": b'{"message":"a","message":"b","partialSuccess":{},"partialSuccess":{}}',
+    "half a surrogate": b'{"message":"\\ud800","partialSuccess":{"errorMessage":"\\udfff"}}',
+    "a wall of text": b'{"message":"' + b"bearer " * 140_000 + b'"}',
+    "another wall": b'{"message":"' + b"eyJ" * 330_000 + b'"}',
+    "control characters": b'{"message":"a\\u0000\\u001b[2J\\r\\nb"}',
+    "groups in groups": b"\x0b" * 900_000,
+    "messages in messages": b"\x0a\x80\x80\x80\x01" * 100_000,
+    "UTF-16": '{"message":"a"}'.encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("status", [200, 400, 503])
+@pytest.mark.parametrize("media_type", [PROTOBUF, JSON])
+@pytest.mark.parametrize("name", HUGE)
+def test_an_answer_made_to_hurt_does_not(name: str, media_type: str, status: int) -> None:
+    assert answer_to(status, {"content-type": media_type}, HUGE[name]).kind in AnswerKind

@@ -130,8 +130,15 @@ def _sum_fits(calls: Sequence[Step], total: Usage) -> bool:
 
 
 def _costs_fit(total: Cost | None, costs: Sequence[Cost], currency: str | None) -> bool:
-    if total is None or not is_amount(total):
-        return True
-    unit = cost_unit(total, currency)
-    alike = [cost.amount for cost in costs if is_amount(cost) and cost_unit(cost, currency) == unit]
-    return sum(alike, Decimal(0)) <= total.amount
+    parts = [amount for cost in costs for amount in _amounts(cost)]
+    return all(_fit(whole, parts, currency) for whole in _amounts(total))
+
+
+def _fit(whole: Cost, parts: Sequence[Cost], currency: str | None) -> bool:
+    unit = cost_unit(whole, currency)
+    return sum((part.amount for part in parts if cost_unit(part, currency) == unit), Decimal(0)) <= whole.amount
+
+
+def _amounts(cost: Cost | None) -> Sequence[Cost]:
+    """A cost in its own unit, and in the currency that credits are worth."""
+    return [] if cost is None else [amount for amount in (cost, cost.worth) if amount is not None and is_amount(amount)]

@@ -69,21 +69,23 @@ def on_content(kind: StepKind | None, said: Mapping[str, AttributeValue]) -> Map
 
 def _usage_details(usage: Usage) -> str | None:
     """As JSON, in which every token has one name: Langfuse adds up all that begin with `input`, and with `output`."""
-    cached = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
     details = {
-        "input": _without(usage.input_tokens, cached),
-        "input_cached_tokens": usage.cache_read_tokens,
-        "input_cache_creation": usage.cache_write_tokens,
-        "output": _without(usage.output_tokens, usage.reasoning_tokens or 0),
-        "output_reasoning_tokens": usage.reasoning_tokens,
-        "total": usage.known_total,
+        **_split(
+            "input", usage.input_tokens, cached_tokens=usage.cache_read_tokens, cache_creation=usage.cache_write_tokens
+        ),
+        **_split("output", usage.output_tokens, reasoning_tokens=usage.reasoning_tokens),
+        **({} if usage.known_total is None else {"total": usage.known_total}),
     }
-    told = {name: count for name, count in details.items() if count is not None}
-    return json.dumps(told, separators=(",", ":")) if told else None
+    return json.dumps(details, separators=(",", ":")) if details else None
 
 
-def _without(whole: int | None, parts: int) -> int | None:
-    return None if whole is None else max(whole - parts, 0)
+def _split(name: str, whole: int | None, **parts: int | None) -> Mapping[str, int]:
+    """The whole without its parts, beside them; the whole alone where they cannot be parts of it."""
+    told = {f"{name}_{part}": count for part, count in parts.items() if count is not None}
+    if whole is None:
+        return {}
+    rest = whole - sum(told.values())
+    return {name: whole} if rest < 0 else {name: rest, **told}
 
 
 def _cost_details(dollars: float | None) -> str | None:

@@ -146,11 +146,10 @@ def trace_of(platform: str, documents: Documents, case: Case) -> Trace | None:
 
 
 def turned(value: Json) -> Json:
-    """A copy with all lists of rows from back to front."""
+    """A copy with all lists of rows from back to front; lists within a row are its own affair."""
     if isinstance(value, dict):
         return {
-            key: turned(item)[::-1] if key in ROWS and isinstance(item, list) else turned(item)
-            for key, item in value.items()
+            key: item[::-1] if key in ROWS and isinstance(item, list) else turned(item) for key, item in value.items()
         }
     return [turned(item) for item in value] if isinstance(value, list) else value
 

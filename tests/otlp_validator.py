@@ -43,6 +43,7 @@ CONTENT_KEYS = CONTENT_JSON_KEYS | {
     "output.value",
     "runspan.note.text",
 }
+JSON_KEYS = CONTENT_JSON_KEYS | {"langfuse.observation.cost_details", "langfuse.observation.usage_details"}
 CONTENT_PREFIXES = ("llm.input_messages.", "llm.output_messages.")
 EVERY_SPAN_SAYS = {"runspan.run.id", "runspan.source", "runspan.platform", "runspan.timing"}
 TOTALS = {
@@ -198,11 +199,11 @@ def _attributes(pairs: Iterable[KeyValue], where: str, label_bytes: int, rules: 
         attributes[pair.key] = value
         if fault:
             found.append(f"{at} {fault}")
-        elif pair.key in CONTENT_JSON_KEYS:
-            try:
-                json.loads(value, parse_constant=_refuse)
-            except ValueError:
-                found.append(f"{at} is not JSON")
+        elif pair.key in JSON_KEYS and not _is_json(value):
+            found.append(f"{at} is not JSON")
+    for side in ("input", "output"):
+        if attributes.get(f"{side}.mime_type") == "application/json" and not _is_json(attributes[f"{side}.value"]):
+            found.append(f"{where}: {side}.value is not JSON")
     if len(attributes) > MOST_ATTRIBUTES:
         found.append(f"{where}: {len(attributes)} attributes")
     return attributes, found
@@ -278,6 +279,14 @@ def _is_line(text: str, limit_characters: int, *, may_be_empty: bool = False) ->
     if not text.strip():
         return may_be_empty and not text
     return len(text) <= limit_characters and "\0" not in text and len(text.splitlines()) == 1
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text, parse_constant=_refuse)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse(constant: str) -> None:

@@ -144,7 +144,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "`extension` for tools that the platform runs, `function` for an agent's own actions.",
     ),
     _gen_ai("tool.call.id", "string", _TOOL, "The call's id on its platform."),
-    _gen_ai("system_instructions", "string", _ROOT, "JSON: the agent's instructions.", is_content=True),
+    _gen_ai("system_instructions", "string", _TALKING, "JSON: the agent's instructions.", is_content=True),
     _gen_ai("input.messages", "string", _TALKING, "JSON: what went in, in the GenAI message schema.", is_content=True),
     _gen_ai("output.messages", "string", _TALKING, "JSON: what came out, reasoning too.", is_content=True),
     _gen_ai("tool.call.arguments", "string", _TOOL, "JSON: what the tool was given.", is_content=True),

@@ -42,7 +42,10 @@ def backfill(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Fetch and project, but send and note nothing.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many runs.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Also send runs that were exported before.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also send runs that were exported before, or that the backend may not show."),
+    ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Read every trace back by destination.query_url.")] = False,
 ) -> None:
     """Export the runs of a stretch of time, or those of a file; start it again to go on after a stop."""
@@ -62,6 +65,7 @@ def backfill(
         limit=limit,
         force=force,
         verify=verify,
+        dry_run=dry_run,
     )
     try:
         report = asyncio.run(_backfill(loaded, source, request, dry_run=dry_run))

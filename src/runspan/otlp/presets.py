@@ -19,6 +19,8 @@ class Preset:
     """Which names the attributes follow, beside our own."""
     max_span_age_seconds: int | None = None
     """Spans older than this are taken but not found again; None where no such rule is known."""
+    age_advice: str = ""
+    """What to change in the backend to have it show older ones."""
     collapses_repeats: Literal["at write", "at read", "not at all", "unknown"] = "unknown"
     """Whether a trace that is sent twice, byte for byte, is shown once."""
 
@@ -44,6 +46,10 @@ PRESETS = MappingProxyType(
                 attribute_bytes=32 * 1024,
                 trace_bytes=20 * _MIB,  # its receiver is the Collector's: max_request_body_size
                 max_span_age_seconds=72 * _HOUR,  # Elasticsearch max_span_age: older traces do not open by id
+                age_advice=(
+                    "with Elasticsearch or OpenSearch raise max_span_age in Jaeger's storage (or use rollover aliases) "
+                    "and let the index cleaner spare those days; other storages have no such limit"
+                ),
                 collapses_repeats="at read",
             ),
             Preset(
@@ -51,6 +57,10 @@ PRESETS = MappingProxyType(
                 attribute_bytes=2048,  # max_attribute_bytes: longer values are cut in the middle of their JSON
                 trace_bytes=5_000_000,  # max_bytes_per_trace: the rest is dropped after a success reply
                 max_span_age_seconds=168 * _HOUR,  # the widest window that search allows
+                age_advice=(
+                    "raise query_frontend.search.max_duration, and during the import also "
+                    "storage.trace.wal.ingestion_time_range_slack, or search finds them only by the time of the import"
+                ),
                 collapses_repeats="at write",
             ),
             Preset(

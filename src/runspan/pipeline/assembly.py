@@ -16,6 +16,7 @@ from runspan.ledger import Ledger, RowState
 from runspan.otlp.base import Exporter
 from runspan.otlp.delivery import Delivery
 from runspan.otlp.presets import preset_for
+from runspan.pipeline.age import OldRuns, age_limit
 from runspan.pipeline.line import Health, Line
 from runspan.pipeline.outbox import Outbox, Parcel
 from runspan.projection.capture import ContentRules, KeyRules
@@ -82,6 +83,7 @@ async def pipeline(
             Delivery(exporter, now_ns=now),
             now=now,
             in_flight=InFlight(config.limits.max_in_flight),
+            old_runs=OldRuns(age_limit(config.destination), now),
             on_marked=on_marked,
         )
         yield Pipeline(config, ledger, lines, outbox, now)

@@ -54,6 +54,8 @@ class Request:
     limit: int | None = None
     force: bool = False
     verify: bool = False
+    dry_run: bool = False
+    """Nothing will be sent: what would stop it otherwise is only said."""
 
     def job_id(self, line: Line) -> str:
         """The job that the same command has on every start."""
@@ -120,8 +122,8 @@ class Backfill:
         """List, fetch, deliver, read back where that was asked for, and report.
 
         Raises SourceUnavailable or DeliveryRefused when the source or the destination stays away; the job can then be
-        resumed. Raises ConfigError for a source that cannot list where no ids were given, and for a stretch of time
-        that the ledger has forgotten in part.
+        resumed. Raises ConfigError for a source that cannot list where no ids were given, for a stretch of time that
+        the ledger has forgotten in part, and for one that begins before what the backend shows.
         """
         request = self._request
         if request.ids is None and not self._line.source.lists:
@@ -156,6 +158,7 @@ class Backfill:
             number += 1
         if job is None:
             self._check_memory()
+            self._check_age()
         return self._ledger.start_job(
             job_id,
             {"source": self._line.name, "since_ns": request.since_ns, "until_ns": request.until_ns},
@@ -167,7 +170,7 @@ class Backfill:
         through_ns = (self._known_in or self._ledger).pruned_through_ns(self._line.account)
         if through_ns is None or (request.ids is None and (request.since_ns or 0) > through_ns):
             return
-        through = datetime.fromtimestamp(through_ns // 10**9 + 1, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        through = _timestamp(through_ns + 10**9)
         warning = (
             f"the ledger has forgotten runs of source {self._line.name} that were created before {through} "
             f"(retention): those among them that were exported would be sent a second time"
@@ -175,6 +178,16 @@ class Backfill:
         if request.ids is None and not request.force:
             raise ConfigError(f"{warning}; begin with --since {through}, or add --force to send them all the same")
         log.warning(warning, action="backfill_may_repeat", source=self._line.name)
+
+    def _check_age(self) -> None:
+        """What the backend will not show should be known before it is sent. Of ids it is seen only when they come."""
+        limit, request = self._outbox.old_runs.limit, self._request
+        if limit is None or request.since_ns is None or not limit.is_too_old(request.since_ns, self._now()):
+            return
+        text = f"the backfill begins {_timestamp(request.since_ns)}, and {limit}"
+        if not (request.force or request.dry_run):
+            raise ConfigError(f"{text}; or add --force, which also sends again what was exported before")
+        self._outbox.old_runs.warn(text, source=self._line.name)
 
     async def _note_ids(self, job: Job, ids: Sequence[tuple[str, Locator]]) -> None:
         for start in range(0, len(ids), ID_FILE_CHUNK):
@@ -376,3 +389,7 @@ def belongs(row: Listed, since_ns: int, until_ns: int | None) -> bool:
             return False
         began_ns = row.time_ns
     return since_ns <= began_ns and (until_ns is None or began_ns < until_ns)
+
+
+def _timestamp(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -17,6 +17,7 @@ from runspan.model import RunRef
 from runspan.otlp.base import EncodedTrace, Outcome, Verdict
 from runspan.otlp.delivery import Delivery
 from runspan.pipeline import standing
+from runspan.pipeline.age import OldRuns
 
 log = structlog.get_logger()
 
@@ -50,10 +51,12 @@ class Outbox:
         *,
         now: Callable[[], int],
         in_flight: InFlight,
+        old_runs: OldRuns,
         on_marked: Callable[[Parcel, RowState], None] = lambda parcel, state: None,
     ) -> None:
         self._ledger = ledger
         self._now = now
+        self.old_runs = old_runs
         self._on_marked = on_marked
         self._queue: list[Parcel] = []
         self._filled = asyncio.Event()
@@ -81,6 +84,7 @@ class Outbox:
         if self._ended:
             parcel.settled.set()
             return
+        self.old_runs.about_to_send(parcel.claim.ref.run_id, parcel.encoded.trace.root.end_ns)
         self._queue.append(parcel)
         self._filled.set()
 

@@ -11,10 +11,9 @@ from fnmatch import fnmatchcase
 from typing import Protocol
 
 from runspan.model import NO_USAGE, Cost, Run, Step, StepKind, Usage
-from runspan.projection.accounting import account, cost_unit, walk
+from runspan.projection.accounting import account, cost_unit, is_counted, walk
 
 MILLION = 1_000_000
-_PRICED_KINDS = (StepKind.MODEL_CALL, StepKind.EMBEDDINGS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +115,7 @@ def _with_costs(steps: Sequence[Step], run: Run, prices: Prices) -> tuple[Step, 
 def _cost(step: Step, run: Run, prices: Prices) -> Cost | None:
     model = step.name or run.model
     whole = step.usage.output_tokens is not None or step.kind is StepKind.EMBEDDINGS
-    if step.kind not in _PRICED_KINDS or model is None or step.usage.input_tokens is None or not whole:
+    if not is_counted(step) or model is None or step.usage.input_tokens is None or not whole:
         return None
     provider = step.attributes.get("gen_ai.provider.name")
     at_ns = step.end_ns or step.start_ns or _time_ns(run)
@@ -131,7 +130,7 @@ def _total(run: Run, prices: Prices, currency: str | None) -> Cost | None:
             return None
         return prices.cost(run.model, None, run.usage, _time_ns(run), one_call=False)
     costs = [step.cost for step in steps if step.cost is not None]
-    all_known = all(step.cost is not None for step in steps if step.kind in _PRICED_KINDS)
+    all_known = all(step.cost is not None for step in steps if is_counted(step))
     units = {cost_unit(cost, currency) for cost in costs}
     if not all_known or len(units) != 1 or account(run, currency).unattributed_tokens:
         return None

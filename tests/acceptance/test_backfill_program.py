@@ -372,3 +372,25 @@ def test_a_source_that_refuses_the_key_ends_with_3(simulator: Simulator, store: 
     assert ended.returncode == 3
     assert "check this source's api_key" in ended.stderr.splitlines()[-1]
     assert len(simulator.requests) == 1
+
+
+def test_what_the_backend_would_not_show_is_not_sent_unless_it_is_forced(
+    simulator: Simulator, store: OtlpStore, tmp_path: Path
+) -> None:
+    """Jaeger's 72 hours: the stop comes with exit 2 and the remedy, before anything is asked for."""
+    created_ns = time.time_ns() - 5 * 86_400 * SECOND_NS
+    run = simulator.world.add(casedev_run("old", created_at_ns=created_ns))
+    program = Program.between(simulator, store, tmp_path)
+    old = ("backfill", "--source", "casedev", "--since", "6d")
+    stopped = program.run(*old)
+    assert stopped.returncode == 2
+    assert "jaeger may not show what is older than 3d; with Elasticsearch or OpenSearch raise" in stopped.stderr
+    assert "--force" in stopped.stderr
+    assert simulator.requests == []
+
+    assert program.run(*old, "--dry-run").returncode == 0
+    assert store.requests == []
+    forced = program.run(*old, "--force")
+    assert forced.returncode == 0
+    assert forced.stderr.count("older_than_backend_keeps") == 1
+    assert set(exactly_once(store)) == {run.run_id}

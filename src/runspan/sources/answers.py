@@ -1,6 +1,7 @@
 """What the answers of several platforms have in common: envelopes, circling cursors, untyped texts, trace contexts."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -15,6 +16,11 @@ REPEATS_BELIEVED = 3
 TRACEPARENT_DEPTH = 4
 TRACEPARENT_PLACES = 10_000
 """A caller's trace context is looked for in so many values and no more."""
+TRACEPARENT_CHARACTERS = 64_000
+"""So much of a text is read for one."""
+_WRITTEN_TRACEPARENT = re.compile(
+    r"(?ai)\btraceparent\\{0,8}[\"']?\s{0,4}[:=]\s{0,4}\\{0,8}[\"']?(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})\b"
+)
 
 
 def unwrapped(document: Json) -> Json:
@@ -77,12 +83,20 @@ def as_text(value: Json) -> str:
 
 
 def find_traceparent(*places: Json) -> str | None:
-    """The first text under a key `traceparent` (https://www.w3.org/TR/trace-context/), near the surface."""
+    """The first W3C trace context (https://www.w3.org/TR/trace-context/) in these places.
+
+    It is a text under a key `traceparent`, near the surface. Where a platform takes nothing but text from its caller,
+    the place is that text: then it stands behind the word, as in `traceparent: 00-...` or in JSON.
+    """
     near = chain.from_iterable(_near_surface(place) for place in places)
     for value in islice(near, TRACEPARENT_PLACES):
         found = cast("dict[str, Json]", value).get("traceparent") if isinstance(value, dict) else None
         if isinstance(found, str):
             return found
+    for place in places:
+        written = _WRITTEN_TRACEPARENT.search(place, 0, TRACEPARENT_CHARACTERS) if isinstance(place, str) else None
+        if written:
+            return written[1].lower()
     return None
 
 

@@ -34,7 +34,7 @@ from runspan.model import (
     StepKind,
     Usage,
 )
-from runspan.sources.answers import Walk, rows_of
+from runspan.sources.answers import Walk, find_traceparent, rows_of
 from runspan.sources.base import Listed, Page, Scope, Source, Window
 from runspan.sources.fields import Fields, canonical, in_order
 
@@ -243,6 +243,8 @@ def read_run(body: RunBody, step_time: StepTime = "start") -> Run:
             ),
             *(read_issue(issue) for issue in result.child("finalResponse").texts("issues")),
         ),
+        # A run is created with a prompt; the vendor documents no metadata of the caller's.
+        traceparent=find_traceparent(detail.value("metadata"), detail.value("prompt")),
         content=read_conversation(detail, result),
         problems=tuple(problems),
     )

@@ -23,7 +23,7 @@ from runspan.model import (
     StepKind,
     Usage,
 )
-from runspan.sources.answers import as_text, unwrapped
+from runspan.sources.answers import as_text, find_traceparent, unwrapped
 from runspan.sources.fields import MS_NS, Fields, in_order
 
 STATUSES = {
@@ -100,6 +100,7 @@ def read_run(body: RunBody, *, include_ignored: bool = False) -> Run:
         ),
         error_description=error,
         steps=_steps(rows),
+        traceparent=find_traceparent(summary.value("metadata"), started.data.document if started else None),
         incomplete=started is None and not documented,
         skip_reason=raw_status if ignored else None,
         problems=tuple(problems),

@@ -31,7 +31,7 @@ from runspan.model import (
     Usage,
 )
 from runspan.sources import runlist
-from runspan.sources.answers import rows_of, unwrapped
+from runspan.sources.answers import find_traceparent, rows_of, unwrapped
 from runspan.sources.base import Listed, Page, Scope, Source, Window
 from runspan.sources.fields import Fields, canonical, in_order
 
@@ -146,6 +146,8 @@ def read_run(body: RunBody) -> Run:
         steps=(*read_iterations(rows), *read_final_answer(detail)),
         steps_reported=detail.integer("stepsExecuted"),
         steps_listed=len(rows),
+        # A run is started with nothing but a text.
+        traceparent=find_traceparent(detail.value("metadata"), detail.value("userMessage")),
         content=read_conversation(detail),
         problems=tuple(detail.problems),
     )

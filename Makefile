@@ -10,9 +10,9 @@ ARGS :=
 .PHONY: help
 help:
 	@echo "make demo    simulator, bridge and status page until Ctrl-C; ONCE=1 runs it through and stops"
-	@echo "make test    the tests; those that need a real Jaeger or elizaOS skip where there is none"
+	@echo "make test    the tests; those that need a real Jaeger, Phoenix or elizaOS skip where there is none"
 	@echo "make soak    a quarter of an hour of attacks, and their figures into README.md"
-	@echo "make live    the tests against a real Jaeger and elizaOS, which are built (Go) and installed (npm)"
+	@echo "make live    the tests against a real Jaeger, Phoenix and elizaOS, which are built (Go) and installed (pip, npm)"
 	@echo "make check   linters, types, layers, docs, deploy files"
 	@echo "make docs    write anew what the docs take from the program"
 	@echo "make traces  write docs/traces anew, from what real backends show"

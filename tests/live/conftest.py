@@ -12,8 +12,10 @@ import pytest
 
 from tests.live import elizaos as elizaos_server
 from tests.live import jaeger as jaeger_server
+from tests.live import phoenix as phoenix_server
 from tests.live.elizaos import Elizaos, Run
 from tests.live.jaeger import Jaeger
+from tests.live.phoenix import Phoenix
 from tests.live.process import Unavailable
 
 MODE = os.environ.get("RUNSPAN_LIVE", "")
@@ -57,6 +59,14 @@ def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jaeger]:
     """A Jaeger v2 with empty in-memory storage."""
     binary = _obtain(jaeger_server.find, jaeger_server.find_or_build, "no Jaeger on PATH or in the cache folder")
     with jaeger_server.running(binary, tmp_path_factory.mktemp("jaeger")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phoenix]:
+    """A Phoenix with an empty database."""
+    folder = _obtain(phoenix_server.find, phoenix_server.find_or_install, "no Phoenix in the cache folder")
+    with phoenix_server.running(folder, tmp_path_factory.mktemp("phoenix")) as server:
         yield server
 
 

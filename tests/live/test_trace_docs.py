@@ -4,11 +4,15 @@
 """
 
 import asyncio
+import contextlib
 import io
 import json
 import os
+import time
+import urllib.error
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -28,6 +32,7 @@ from runspan.sources import registry
 from runspan.trace import Trace
 from tests.live import trace_docs
 from tests.live.jaeger import Jaeger
+from tests.live.phoenix import Phoenix
 from tests.live.readback import from_jaeger
 from tests.live.trace_docs import PAGES, Shown
 
@@ -88,6 +93,47 @@ def shown_by_jaeger(jaeger: Jaeger, trace: Trace) -> Sequence[Shown]:
     )
 
 
+def shown_by_phoenix(phoenix: Phoenix, trace: Trace) -> Sequence[Shown]:
+    """The trace as Phoenix gives it back; on the root also what Phoenix adds up over the whole trace."""
+    sent(trace, f"{phoenix.url}/v1/traces")
+    spans = from_phoenix(phoenix, trace)
+    names = {span["context"]["span_id"]: span["name"] for span in spans}
+    total = phoenix.graphql(
+        f'{{ getTraceByOtelId(traceId: "{trace.trace_id.hex()}") {{ rootSpan {{ cumulativeTokenCountTotal }} }} }}'
+    )["getTraceByOtelId"]["rootSpan"]["cumulativeTokenCountTotal"]
+    return in_order(
+        Shown(
+            name=span["name"],
+            parent=names.get(span["parent_id"] or "", ""),
+            start_ns=nanoseconds_of(span["start_time"]),
+            end_ns=nanoseconds_of(span["end_time"]),
+            kind=span["span_kind"],
+            status=f"{span['status_code']} {span['status_message']}".strip(),
+            attributes={**span["attributes"], **({} if span["parent_id"] else {"tokens of the trace": int(total)})},
+            events={event["name"]: nanoseconds_of(event["timestamp"]) for event in span["events"]},
+        )
+        for span in spans
+    )
+
+
+def from_phoenix(phoenix: Phoenix, trace: Trace) -> Sequence[Any]:
+    """All spans of the trace, once Phoenix shows them: it writes what it took a little later."""
+    deadline = time.monotonic() + 30
+    while True:
+        # Before the first trace there is no project to ask.
+        with contextlib.suppress(urllib.error.HTTPError):
+            spans = phoenix.spans([trace.trace_id])
+            if len(spans) >= len(trace.spans):
+                return spans
+        assert time.monotonic() < deadline, "Phoenix does not show the whole trace"
+        time.sleep(0.1)
+
+
+def nanoseconds_of(text: str) -> int:
+    """An ISO-8601 instant, which Phoenix keeps to the microsecond."""
+    return (datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+
 def values(attributes: Sequence[Any]) -> dict[str, Any]:
     """OTLP JSON attributes by name."""
     return {attribute["key"]: _value(attribute["value"]) for attribute in attributes}
@@ -95,7 +141,7 @@ def values(attributes: Sequence[Any]) -> dict[str, Any]:
 
 def _value(value: Mapping[str, Any]) -> Any:
     ((kind, inner),) = value.items()
-    return int(inner) if kind == "intValue" else inner
+    return {"intValue": int, "doubleValue": float}.get(kind, lambda same: same)(inner)
 
 
 def in_order(spans: Any) -> Sequence[Shown]:
@@ -130,10 +176,13 @@ What is shown was read back through the query API of {names}.
 
 
 @pytest.mark.parametrize("platform", PAGES)
-def test_the_page_shows_what_the_backends_show(platform: str, jaeger: Jaeger) -> None:
+def test_the_page_shows_what_the_backends_show(platform: str, jaeger: Jaeger, phoenix: Phoenix) -> None:
     run, documents = rich_run(platform)
     trace = projected(run, "jaeger")
-    backends = {"Jaeger": shown_by_jaeger(jaeger, trace)}
+    backends = {
+        "Jaeger": shown_by_jaeger(jaeger, trace),
+        "Phoenix": shown_by_phoenix(phoenix, projected(run, "phoenix")),
+    }
 
     made = page(platform, backends, trace, documents)
 
@@ -146,13 +195,18 @@ def test_the_page_shows_what_the_backends_show(platform: str, jaeger: Jaeger) ->
 
 
 @pytest.mark.parametrize("platform", PAGES)
-def test_jaeger_shows_all_of_it(platform: str, jaeger: Jaeger) -> None:
+def test_the_backends_show_all_of_it(platform: str, jaeger: Jaeger, phoenix: Phoenix) -> None:
     run, documents = rich_run(platform)
-    trace = projected(run, "jaeger")
-    spans = shown_by_jaeger(jaeger, trace)
     _, rows = PAGES[platform]
-    assert [row for row in rows if trace_docs.shows(spans, row.span, row.jaeger) is None] == []
     assert all(trace_docs.said(documents, row.path) is not None for row in rows)
+
+    spans = shown_by_jaeger(jaeger, projected(run, "jaeger"))
+    assert [row for row in rows if trace_docs.shows(spans, row.span, row.jaeger) is None] == []
     # A page that shows nothing where something was lost would be a poor guard.
     lost = [replace(span, attributes={}) for span in spans]
     assert any(trace_docs.shows(lost, row.span, row.jaeger) is None for row in rows)
+
+    spans = shown_by_phoenix(phoenix, projected(run, "phoenix"))
+    places = [(row.span, row.phoenix or row.jaeger) for row in rows]
+    hidden = [place for span, place in places if trace_docs.shows(spans, span, place) is None]
+    assert hidden == [place for _, place in places if place.startswith("link ")], "Phoenix shows all but links"

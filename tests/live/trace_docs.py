@@ -46,7 +46,7 @@ class Row:
     span: str
     jaeger: str
     phoenix: str = ""
-    """Where it is the same as in Jaeger: empty."""
+    """Empty where it is the same as in Jaeger."""
 
 
 def said(documents: Mapping[str, Document], path: str) -> Document:
@@ -102,7 +102,8 @@ def table(
         for name, spans in backends.items():
             place = (row.phoenix or row.jaeger) if name == "Phoenix" else row.jaeger
             value = shows(spans, row.span, place)
-            cells.append("nothing" if value is None else f"{place} = {_quoted(value)}")
+            cell = "nothing" if value is None else f"{place} = {_quoted(value)}"
+            cells.append("the same" if cell == cells[-1] else cell)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -123,13 +124,13 @@ FLOWYBLE = (
     Row("agentId", "invoke_agent support-triage", "gen_ai.agent.id"),
     Row("userMessage", "invoke_agent support-triage", "gen_ai.input.messages", "input.value"),
     Row("finalOutput", "chat (4)", "gen_ai.output.messages", "output.value"),
-    Row("tokensUsed", "invoke_agent support-triage", "runspan.run.total_tokens"),
+    Row("tokensUsed", "invoke_agent support-triage", "runspan.run.total_tokens", "tokens of the trace"),
     Row("creditsUsed", "invoke_agent support-triage", "runspan.run.cost.credits"),
     Row("stepsExecuted", "invoke_agent support-triage", "runspan.run.steps_reported"),
     Row("steps[0].iterationNumber", "execute_tool FindCustomer", "parent"),
-    Row("steps[0].toolName", "execute_tool FindCustomer", "gen_ai.tool.name", "tool.name"),
+    Row("steps[0].toolName", "execute_tool FindCustomer", "gen_ai.tool.name", "kind"),
     Row("steps[0].duration", "execute_tool FindCustomer", "length"),
-    Row("steps[0].inputData", "execute_tool FindCustomer", "gen_ai.tool.call.arguments", "tool.parameters"),
+    Row("steps[0].inputData", "execute_tool FindCustomer", "gen_ai.tool.call.arguments", "input.value"),
     Row("steps[0].outputData", "execute_tool FindCustomer", "gen_ai.tool.call.result", "output.value"),
     Row("steps[0].reasoning", "chat", "gen_ai.output.messages", "output.value"),
     Row("steps[0].tokenUsage.inputTokens", "chat", "gen_ai.usage.input_tokens", "llm.token_count.prompt"),
@@ -150,7 +151,7 @@ RUNTYPE = (
     Row("parentExecutionId", "invoke_agent returns-report", "link parent_run"),
     Row("inputMessages[1].metadata.traceparent", "invoke_agent returns-report", "link caller"),
     Row("inputMessages[0].content", "invoke_agent returns-report", "gen_ai.input.messages", "input.value"),
-    Row("totalTokens.input", "invoke_agent returns-report", "runspan.run.input_tokens"),
+    Row("totalTokens", "invoke_agent returns-report", "runspan.run.total_tokens", "tokens of the trace"),
     Row("totalCost", "invoke_agent returns-report", "runspan.run.cost.usd"),
     Row("iterationDetails[0].duration", "iteration 1", "length"),
     Row("iterationDetails[0].completedAt", "iteration 1", "end"),
@@ -165,7 +166,7 @@ RUNTYPE = (
     Row("tools:toolCalls[0].errorMessage", "execute_tool search_docs", "status"),
     Row("tools:toolCalls[0].status", "execute_tool search_docs", "error.type"),
     Row("tools:toolCalls[0].id", "execute_tool search_docs", "gen_ai.tool.call.id", "tool.id"),
-    Row("tool/tc_3:inputParameters", "execute_tool run_query", "gen_ai.tool.call.arguments", "tool.parameters"),
+    Row("tool/tc_3:inputParameters", "execute_tool run_query", "gen_ai.tool.call.arguments", "input.value"),
 )
 
 ELIZAOS = (
@@ -182,9 +183,9 @@ ELIZAOS = (
     Row("data.events[1].data.response", "chat", "gen_ai.output.messages", "output.value"),
     Row("data.events[2].timestamp", "execute_tool LOOK_UP", "start"),
     Row("data.events[4].timestamp", "execute_tool LOOK_UP", "end"),
-    Row("data.events[2].data.actionName", "execute_tool LOOK_UP", "gen_ai.tool.name", "tool.name"),
+    Row("data.events[2].data.actionName", "execute_tool LOOK_UP", "gen_ai.tool.name", "kind"),
     Row("data.events[2].data.actionId", "execute_tool LOOK_UP", "runspan.elizaos.action_id"),
-    Row("data.events[4].data.params", "execute_tool LOOK_UP", "gen_ai.tool.call.arguments", "tool.parameters"),
+    Row("data.events[4].data.params", "execute_tool LOOK_UP", "gen_ai.tool.call.arguments", "input.value"),
     Row("data.events[3].data.actionContext.actionName", "chat (2)", "parent"),
     Row("data.events[8].timestamp", "invoke_agent Eliza", "event evaluator"),
     Row("data.events[10].timestamp", "embeddings", "end"),
@@ -201,7 +202,12 @@ CASEDEV = (
     Row("prompt", "invoke_agent contract-reviewer", "gen_ai.input.messages", "input.value"),
     Row("guidance", "invoke_agent contract-reviewer", "gen_ai.system_instructions"),
     Row("model", "invoke_agent contract-reviewer", "gen_ai.request.model"),
-    Row("usage.summary.totalTokens", "invoke_agent contract-reviewer", "runspan.run.total_tokens"),
+    Row(
+        "usage.summary.totalTokens",
+        "invoke_agent contract-reviewer",
+        "runspan.run.total_tokens",
+        "tokens of the trace",
+    ),
     Row("usage.summary.costMicros", "invoke_agent contract-reviewer", "runspan.run.cost.usd"),
     Row("usage.entries[0].timestamp", "chat vendor/model-x", "end"),
     Row("usage.entries[0].promptTokens", "chat vendor/model-x", "gen_ai.usage.input_tokens", "llm.token_count.prompt"),
@@ -218,7 +224,7 @@ CASEDEV = (
     Row("steps[0].timestamp", "invoke_agent contract-reviewer", "event thinking"),
     Row("steps[1].timestamp", "execute_tool vault_search", "start"),
     Row("steps[2].timestamp", "execute_tool vault_search", "end"),
-    Row("steps[1].toolInput", "execute_tool vault_search", "gen_ai.tool.call.arguments", "tool.parameters"),
+    Row("steps[1].toolInput", "execute_tool vault_search", "gen_ai.tool.call.arguments", "input.value"),
     Row("steps[2].toolOutput", "execute_tool vault_search", "gen_ai.tool.call.result", "output.value"),
     Row("steps[3].durationMs", "execute_tool bash", "length"),
     Row("steps[4].timestamp", "invoke_agent contract-reviewer", "event output"),

@@ -1,5 +1,6 @@
 """How case.dev's runs are found and fetched, where its answers are odd."""
 
+import time
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
 from runspan.model import Locator, RunBody, RunRef, Step, StepKind
 from runspan.sources.base import Listed, Page, Scope, Window
-from runspan.sources.casedev import CaseDev, CaseDevConfig, read_run
+from runspan.sources.casedev import CaseDev, CaseDevConfig
+from runspan.sources.casedev_run import read_run, under_tools
 from tests.unit.scripted import ScriptedClient
 
 SECOND_NS = 1_000_000_000
@@ -234,3 +236,40 @@ def test_ten_thousand_calls_are_paired_in_no_time() -> None:
     document = {"status": "completed", "steps": rows}
     run = read_run(RunBody(RunRef("casedev", "t", "run_1"), {"detail": document}))
     assert len(run.steps) == 10_000
+
+
+SPANS = {"one": (10, 20), "other": (15, 25), "open": (12, None)}
+
+
+@pytest.mark.parametrize(
+    ("ended", "tools", "parent"),
+    [
+        (12, ["one"], "one"),
+        (20, ["one"], "one"),
+        (10, ["one"], None),
+        (21, ["one"], None),
+        (None, ["one"], None),
+        (17, ["one", "other"], None),
+        (22, ["one", "other"], "other"),
+        (12, ["one", "open"], "one"),
+        (22, ["open"], None),
+    ],
+)
+def test_a_service_belongs_to_the_only_tool_that_ran_when_it_answered(
+    ended: int | None, tools: list[str], parent: str | None
+) -> None:
+    steps = [
+        Step(kind=StepKind.TOOL_CALL, key=(name,), start_ns=SPANS[name][0], end_ns=SPANS[name][1]) for name in tools
+    ]
+    for kind, expected in ((StepKind.API_CALL, parent), (StepKind.MODEL_CALL, None)):
+        placed = under_tools([Step(kind=kind, key=("entry",), end_ns=ended)], steps)
+        assert [step.key[0] for step in placed if step.children] == ([expected] if expected else [])
+        assert len(placed) == len(tools) + (expected is None)
+
+
+def test_ten_thousand_services_find_their_tools_in_no_time() -> None:
+    tools = [Step(kind=StepKind.TOOL_CALL, key=(str(n),), start_ns=10 * n, duration_ns=5) for n in range(10_000)]
+    entries = [Step(kind=StepKind.API_CALL, key=(str(n),), end_ns=10 * n + 1) for n in range(10_000)]
+    before = time.process_time()
+    assert all(len(step.children) == 1 for step in under_tools(entries, tools))
+    assert time.process_time() - before < 2

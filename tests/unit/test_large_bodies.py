@@ -12,7 +12,7 @@ from runspan.model import Json, Locator, RunBody, RunRef, Step, StepKind
 from runspan.otlp.encode import encode
 from runspan.projection import ProjectionSettings, project
 from runspan.sources.answers import find_traceparent
-from runspan.sources.casedev import read_steps
+from runspan.sources.casedev_run import read_steps
 from runspan.sources.fields import MAX_ROWS, Fields
 from runspan.sources.runtype_iterations import read_iterations
 from runspan.trace import Trace

@@ -22,7 +22,7 @@ ATTACKS = (
     "tests/unit/test_large_bodies.py",
     "tests/acceptance/chaos",
 )
-PROCESSES_PER_CORE = 1.5
+PROCESSES_PER_CORE = 2
 """The chaos tests wait for half of their time."""
 LEAST = {"kills": 200, "faults": 200, "cases": 100_000, "runs": 1000}
 NEVER = ("lost", "doubled")
@@ -39,7 +39,7 @@ NAMES = {
 
 def attack(arguments: list[str]) -> int:
     """Run the tests in their long form; pytest's exit code."""
-    processes = round(PROCESSES_PER_CORE * cores())
+    processes = PROCESSES_PER_CORE * cores()
     command = [sys.executable, "-m", "pytest", "-q", f"-n{processes}", "--dist=load", "--durations=10", *ATTACKS]
     environ = os.environ | {"RUNSPAN_SOAK": "1"}
     return subprocess.run([*command, *arguments], cwd=ROOT, env=environ, check=False).returncode  # noqa: S603

@@ -161,7 +161,7 @@ again = pytest.mark.parametrize("part", figures.rounds(1, 9))
 
 @again
 @every_platform
-@thorough(4)
+@thorough(3)
 @given(data=st.data(), case=cases)
 def test_real_bodies_that_were_spoiled(part: int, platform: str, data: st.DataObject, case: Case) -> None:
     check(platform, data.draw(SPOILED[platform]), case)

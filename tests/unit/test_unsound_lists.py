@@ -123,7 +123,7 @@ def vars_of(locator: Locator) -> Sequence[str | None]:
 
 @pytest.mark.parametrize("part", figures.rounds(1, 9))
 @pytest.mark.parametrize("platform", registry())
-@settings(max_examples=settings().max_examples, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2 * settings().max_examples, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_lists_that_were_spoiled(part: int, platform: str, data: st.DataObject) -> None:
     answer = data.draw(SPOILED[platform])["detail"]

@@ -16,7 +16,7 @@ FIRST_WRITES = 40
 """About what the first start of a program writes until its ledger is in place."""
 
 
-@pytest.mark.parametrize("seed", rounds(1, 5))
+@pytest.mark.parametrize("seed", rounds(1, 6))
 def test_a_daemon_that_dies_at_every_step(tmp_path: Path, seed: int) -> None:
     with Rig(tmp_path, seed=seed) as rig:
         for instant in instants(rig):
@@ -39,7 +39,7 @@ def instants(rig: Rig) -> Iterator[Instant]:
     yield After(rig.random.uniform(0.3, 1.5))
 
 
-@pytest.mark.parametrize("seed", rounds(1, 4))
+@pytest.mark.parametrize("seed", rounds(1, 3))
 def test_a_backfill_that_dies_at_every_step(tmp_path: Path, seed: int) -> None:
     with Rig(tmp_path, seed=seed, concurrency=3) as rig:
         for index, platform in enumerate(platforms := PLATFORMS if SOAK else PLATFORMS[1:3]):
@@ -56,7 +56,7 @@ def test_a_backfill_that_dies_at_every_step(tmp_path: Path, seed: int) -> None:
         rig.judge().check()
 
 
-@pytest.mark.parametrize("seed", rounds(2, 10))
+@pytest.mark.parametrize("seed", rounds(2, 12))
 def test_a_first_start_that_dies(tmp_path: Path, seed: int) -> None:
     """Whatever it leaves behind (no ledger, a draft of one, an empty one), the next start goes on from there."""
     with Rig(tmp_path, ["casedev"], seed=seed) as rig:

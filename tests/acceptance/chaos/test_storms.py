@@ -16,7 +16,7 @@ from tests.figures import SOAK, rounds
 LIVES = 14 if SOAK else 5
 
 
-@pytest.mark.parametrize("seed", rounds(1, 8))
+@pytest.mark.parametrize("seed", rounds(1, 6))
 def test_a_storm(tmp_path: Path, seed: int) -> None:
     with Rig(tmp_path, seed=seed, overlap="10m", sweep_every="1s") as rig:
         weather = Weather(rig)

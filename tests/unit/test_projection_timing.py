@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -328,6 +328,51 @@ def test_calls_between_reported_tools_overlap_nothing(points: list[int], data: s
     ] * (len(points) // 2)
 
 
+TOLD = [(), *(chosen for n in (1, 2, 3) for chosen in combinations(("start_ns", "end_ns", "duration_ns"), n))]
+"""What a platform may tell of a step."""
+
+
+@st.composite
+def one_after_the_other(draw: st.DrawFn) -> tuple[Interval, list[Step], list[Step]]:
+    """A run whose steps ran one after the other, of which the platform tells only part; flat, and within iterations."""
+    clock = START
+    leaves: list[Step] = []
+    iterations: list[Step] = []
+    for number in range(draw(st.integers(1, 4))):
+        inside: list[Step] = []
+        for kind in [StepKind.MODEL_CALL, *draw(st.lists(st.just(StepKind.TOOL_CALL), max_size=2))]:
+            start_ns = clock + draw(st.sampled_from([0, 0, 1, SECOND]))
+            clock = start_ns + draw(st.sampled_from([0, 1, SECOND, 2 * SECOND]))
+            true: dict[str, Any] = {"start_ns": start_ns, "end_ns": clock, "duration_ns": clock - start_ns}
+            told = draw(st.sampled_from(TOLD))
+            inside.append(step(kind, str(len(leaves)), **{name: true[name] for name in told}))
+            leaves.append(inside[-1])
+        end = {"end_ns": clock} if draw(st.booleans()) else {}
+        iterations.append(iteration(number, *inside, **end))
+    end_ns = clock + draw(st.sampled_from([1, SECOND]))
+    return Interval(START, end_ns, Timing.REPORTED), leaves, iterations
+
+
+def leaves_of(placed: tuple[Placed, ...]) -> list[Placed]:
+    return [leaf for item in placed for leaf in (leaves_of(item.children) if item.children else [item])]
+
+
+@given(one_after_the_other())
+def test_what_ran_one_after_the_other_is_drawn_so_however_little_is_told(
+    case: tuple[Interval, list[Step], list[Step]],
+) -> None:
+    run, flat, iterations = case
+    for steps in (flat, iterations):
+        drawn = leaves_of(lay_out(steps, run))
+        assert [item.step for item in drawn] == flat
+        intervals = [item.interval for item in drawn if item.interval]
+        for said, interval in zip(flat, intervals, strict=True):
+            assert said.start_ns in (None, interval.start_ns)
+            assert said.end_ns in (None, interval.end_ns)
+        for before, after in pairwise(intervals):
+            assert before.end_ns <= after.start_ns
+
+
 @given(any_steps(timed=True))
 def test_any_run_of_steps_becomes_a_trace(steps: list[Step]) -> None:
     trace: Trace = traced(*steps, ref=RunRef("runtype", "t", "r"))
@@ -338,3 +383,5 @@ def test_any_run_of_steps_becomes_a_trace(steps: list[Step]) -> None:
         # A span without length is one of negative duration to Jaeger.
         assert trace.root.start_ns <= span.start_ns < span.end_ns <= trace.root.end_ns
         seen.add(span.span_id)
+    marked = [item.attributes["runspan.timing"] for span in trace.spans for item in (span, *span.events)]
+    assert set(marked) <= set(Timing)

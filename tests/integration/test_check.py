@@ -135,3 +135,11 @@ def test_a_test_trace_that_is_not_shown_is_a_failure(check, monkeypatch: pytest.
         result = check("--send-test-trace", destination=f'query_url = "{url}"\n')
     assert result.exit_code == 3
     assert findings(result)["test trace"] == "failed"
+
+
+@pytest.mark.parametrize(("version", "mark"), [("", "ok"), ("==0.0.1", "failed")])
+def test_published_prices_are_tried_where_they_are_wanted(check, version: str, mark: str) -> None:
+    result = check(destination=f'[prices]\nuse = "genai-prices{version}"\n')
+    assert findings(result)["prices"] == mark
+    assert result.exit_code == (0 if mark == "ok" else 2)
+    assert "prices" not in findings(check())

@@ -79,6 +79,8 @@ async def _findings(config: Config, budget: Budget, *, send_test_trace: bool) ->
     ]
     if config.web.token:
         trials.append(_try("web token", asyncio.to_thread(_secret, config.web.token)))
+    if config.prices.use:
+        trials.append(_try("prices", asyncio.to_thread(_prices, config.prices.use)))
     trials += [_try(f"source {source.name}", _source(config, source, budget)) for source in config.source]
     findings = list(await asyncio.gather(*trials))
     if send_test_trace:
@@ -96,6 +98,13 @@ async def _try(what: str, trial: Awaitable[str]) -> Finding:
 def _secret(secret: Secret) -> str:
     secret.reveal()
     return f"{secret.reference} is there"
+
+
+def _prices(wanted: str) -> str:
+    from runspan.published_prices import published
+
+    published(wanted)
+    return f"{wanted} is installed"
 
 
 def _ledger(config: LedgerConfig) -> str:

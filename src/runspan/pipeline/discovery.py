@@ -53,6 +53,8 @@ class Discovery:
         self._now = now
         self._unread: dict[str, str] = {}
         """What was said of each scope that could not be read, so that it is said once."""
+        self._begun_ns: dict[tuple[str, str], int] = {}
+        """When the pass of a kind over a scope began, if this process began it."""
 
     async def poll(self) -> Found:
         """Read every scope from its position minus `overlap`, then look which open runs have ended.
@@ -116,16 +118,17 @@ class Discovery:
         line = self._line
         assert sweep.window_start_ns is not None
         window = Window(sweep.window_start_ns, sweep.window_end_ns)
+        # A run that came since the pass began may stand where the pass has been already, in a list of any order: what
+        # is younger, or dated into the future, says nothing of how far we have come.
+        latest_ns = self._begun_ns.get((sweep.kind, scope.key), sweep.high_ns or 0)
         async for page in pages(lambda cursor: line.source.page(scope, window, cursor), sweep.cursor):
-            now_ns = self._now()
-            # What is dated into the future says nothing of how far we have come.
-            times_ns = [row.time_ns for row in page.rows if row.time_ns is not None and row.time_ns <= now_ns]
+            times_ns = [row.time_ns for row in page.rows if row.time_ns is not None and row.time_ns <= latest_ns]
             noted = await asyncio.to_thread(
                 self._ledger.note_page,
                 line.account,
                 scope.key,
                 sweep.kind,
-                rows_of(page.rows, line, now_ns, scope),
+                rows_of(page.rows, line, self._now(), scope),
                 cursor=page.cursor,
                 high_ns=max(times_ns, default=None),
             )
@@ -135,7 +138,10 @@ class Discovery:
     async def _ready(self, scope: Scope, kind: str, now_ns: int) -> Sweep:
         """The pass to go on with, or a new one."""
         sweep = await asyncio.to_thread(self._ledger.sweep, self._line.account, scope.key, kind)
-        return sweep if sweep and sweep.interrupted else await self._begin(scope, kind, now_ns)
+        if sweep and sweep.interrupted:
+            return sweep
+        self._begun_ns[kind, scope.key] = now_ns
+        return await self._begin(scope, kind, now_ns)
 
     async def _begin(self, scope: Scope, kind: str, now_ns: int) -> Sweep:
         line, ledger = self._line, self._ledger

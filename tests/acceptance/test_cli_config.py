@@ -121,7 +121,7 @@ def test_schema_tells_every_platforms_keys(tmp_path: Path) -> None:
     schema = json.loads(runspan("schema", folder=tmp_path).stdout)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert set(schema["properties"]) == {
-        "ledger", "destination", "content", "web", "resource", "limits", "log", "source",
+        "ledger", "destination", "content", "prices", "web", "resource", "limits", "log", "source",
     }  # fmt: skip
     platforms = schema["properties"]["source"]["items"]["discriminator"]["mapping"]
     assert {"flowyble", "runtype", "elizaos", "casedev"} <= set(platforms)

@@ -1,4 +1,5 @@
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -6,6 +7,10 @@ import structlog
 from hypothesis import settings
 
 from tests.figures import SOAK
+
+# Whoever starts the tests in the background may have these ignored, and the programs under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # A machine that is busy with other tests is no failure.
 settings.register_profile("runspan", deadline=None, print_blob=True)

@@ -49,10 +49,10 @@ def test_once_runs_it_through_and_draws_one_run_of_each_platform(program: Progra
     assert set(drawn) == set(PLATFORMS)
     traces = traces_in(tmp_path / "demo-traces.jsonl")
     for platform, text in drawn.items():
-        found = re.search(r"^trace ([0-9a-f]{32})$", text, re.MULTILINE)
+        found = re.search(r"^trace ([0-9a-f]{32})  ", text, re.MULTILINE)
         assert found, text
         # What is drawn is what is in the file, a line a span, each with its bar.
-        bars = [line for line in text.splitlines() if re.search("[█▒▓]", line) and not line.startswith("█ reported")]
+        bars = [line for line in text.splitlines() if re.search("[█▒▓]", line) and " reported" not in line]
         assert len(bars) == len(traces[found[1]]) > 2, text
         assert f"{platform}-demo" in text
     count = re.search(r"^(\d+) runs became traces in demo-traces.jsonl$", ended.stdout, re.MULTILINE)

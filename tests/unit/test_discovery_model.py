@@ -71,7 +71,7 @@ class Twin(Source):
     seconds_a_page: int = 0
     kind: str = POLL
     begun_ns: dict[tuple[str, str], int] = field(default_factory=dict)
-    """When the pass of a (kind, agent) that is under way read its first page."""
+    """When the first page of a (kind, agent)'s pass that is under way was asked for."""
     completed: list[tuple[str, str]] = field(default_factory=list)
 
     @staticmethod
@@ -83,8 +83,7 @@ class Twin(Source):
         return [Scope(agent, agent) for agent in sorted(self.agents)]
 
     async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
-        if cursor is None:
-            self.begun_ns[self.kind, scope.key] = self.clock.ns
+        asked_ns = self.clock.ns
         self.clock.advance(self.seconds_a_page)
         self._meet_fault(cursor)
         if scope.key not in self.agents:
@@ -96,6 +95,8 @@ class Twin(Source):
         ids = [run.run_id for run in listed]
         if after and after not in ids:
             raise RunUnreadable("the cursor has expired")
+        if cursor is None:
+            self.begun_ns[self.kind, scope.key] = asked_ns
         if self.empty_pages and not empty:
             return Page((), [after, True])
         first = ids.index(after) + 1 if after else 0

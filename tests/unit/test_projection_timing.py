@@ -373,6 +373,16 @@ def test_what_ran_one_after_the_other_is_drawn_so_however_little_is_told(
             assert before.end_ns <= after.start_ns
 
 
+@pytest.mark.parametrize("at_ns", [START + 2 * SECOND, START + 3 * SECOND])
+def test_a_call_without_length_stays_within_its_tool(at_ns: int) -> None:
+    call = Step(kind=StepKind.API_CALL, key=("call",), name="vault", start_ns=at_ns, end_ns=at_ns)
+    ran = Step(
+        kind=StepKind.TOOL_CALL, key=("t",), start_ns=START + 2 * SECOND, end_ns=START + 3 * SECOND, children=(call,)
+    )
+    [tool, inner] = traced(ran, ref=RunRef("casedev", "t", "r")).spans[1:]
+    assert tool.start_ns <= inner.start_ns < inner.end_ns <= tool.end_ns
+
+
 @given(any_steps(timed=True))
 def test_any_run_of_steps_becomes_a_trace(steps: list[Step]) -> None:
     trace: Trace = traced(*steps, ref=RunRef("runtype", "t", "r"))

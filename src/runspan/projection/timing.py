@@ -88,11 +88,14 @@ def run_interval(run: Run) -> Interval:
     return Interval(start, max(end, start + 1), timing, said)
 
 
-def with_length(interval: Interval, run: Interval) -> Interval:
-    """The interval of a step, a nanosecond long where it had no length, for the same reason as the run's."""
+def with_length(interval: Interval, parent: Interval) -> Interval:
+    """The interval of a step, a nanosecond long where it had no length, for the same reason as the run's.
+
+    It stays inside its parent's, which has a length: backends take a child outside for one of a skewed clock.
+    """
     if interval.end_ns > interval.start_ns:
         return interval
-    if interval.end_ns < run.end_ns:
+    if interval.end_ns < parent.end_ns:
         return replace(interval, end_ns=interval.start_ns + 1)
     return replace(interval, start_ns=interval.end_ns - 1)
 

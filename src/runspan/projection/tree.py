@@ -74,7 +74,7 @@ class _Projection:
             self.problems.append("ended: before the run started")
         root_id = root_span_id(self.trace_id)
         placed = lay_out(self.run.steps, interval)
-        self._add_spans(placed, root_id)
+        self._add_spans(placed, root_id, interval)
         if (count := _count_spans(placed)) > _MOST_SPANS:
             self.problems.insert(0, f"steps: of {count} spans, only the first {_MOST_SPANS} are kept")
         # The root is made last, so that it can tell of every problem met on the way.
@@ -117,16 +117,16 @@ class _Projection:
             error=error,
         )
 
-    def _add_spans(self, placed: Iterable[Placed], parent_id: bytes) -> None:
+    def _add_spans(self, placed: Iterable[Placed], parent_id: bytes, parent: Interval) -> None:
         for item in placed:
             if item.interval is None:
                 continue
             if len(self.spans) == _MOST_SPANS:
                 return
             span_id = self.ids.next(item.step.key)
-            interval = with_length(item.interval, self.interval)
+            interval = with_length(item.interval, parent)
             self.spans.append(self._span(item, interval, span_id, parent_id))
-            self._add_spans(item.children, span_id)
+            self._add_spans(item.children, span_id, interval)
 
     def _span(self, item: Placed, interval: Interval, span_id: bytes, parent_id: bytes) -> Span:
         step = item.step

@@ -15,6 +15,8 @@ Json: TypeAlias = Any
 Documents: TypeAlias = dict[str, Json]
 Draw: TypeAlias = Callable[[st.SearchStrategy[Any]], Any]
 
+MOST_CHARACTERS = 200_000
+"""In all copies that are made of a value."""
 DEEPEST = 900
 """Levels that Python's JSON parser still reads with its usual recursion limit."""
 
@@ -102,7 +104,7 @@ def _spoil(draw: Draw, document: Json) -> None:
             holder[key], other[other_key] = _clone(other[other_key]), _clone(value)
         case "double" if in_lists:
             rows, place = _pick(draw, in_lists)
-            rows[place:place] = [_clone(rows[place]) for _ in range(draw(many))]
+            rows[place:place] = _clones(rows[place], draw(many))
         case "shuffle" if in_lists:
             rows, place = _pick(draw, in_lists)
             rows[:] = rows[place:] + rows[:place][::-1]
@@ -154,6 +156,12 @@ def _clone(value: Json) -> Json:
         return json.loads(json.dumps(value))
     except (RecursionError, ValueError):
         return "cannot be copied"
+
+
+def _clones(value: Json, number: int) -> list[Json]:
+    """So many copies, or fewer of a large value: that a body can be large is tried elsewhere."""
+    characters = len(json.dumps(_clone(value)))
+    return [_clone(value) for _ in range(min(number, 1 + MOST_CHARACTERS // characters))]
 
 
 # From scratch

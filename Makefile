@@ -26,7 +26,7 @@ demo: $(VENV)/installed
 
 .PHONY: test
 test: $(VENV)/installed
-	$(BIN)/pytest -n 2 $(ARGS)
+	$(BIN)/pytest -n 3 $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/installed

@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from runspan.errors import ConfigError
 from runspan.home import expanded
+from runspan.projection.redaction import redact
 
 MASK = "[secret]"
 _SHORTEST_MASKED = 4
@@ -59,6 +60,9 @@ class Secret:
         kind, _, where = self.reference.partition(":")
         if kind == "env":
             if where not in os.environ:
+                # A key pasted where its variable's name belongs is not spelled out.
+                if redact(where) != where:
+                    raise ConfigError("env: is followed by what looks like a key: write the name of a variable there")
                 raise ConfigError(f"the environment variable {where} is not set")
             return os.environ[where]
         try:

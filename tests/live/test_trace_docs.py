@@ -166,7 +166,7 @@ The run of [{platform}/rich.json](../../tests/fixtures/{platform}/rich.json), wi
 {cast("io.StringIO", console.file).getvalue().rstrip()}
 ```
 
-## What {title} said, and what {names} shows
+## What {title} said, and what {names} show
 
 The paths lead into the answer that gives the run's detail{more}. Of the spans, (2) is the second one of its name.
 What is shown was read back through the query API of {names}.

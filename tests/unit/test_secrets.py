@@ -33,6 +33,12 @@ def test_a_file_is_read_again_when_it_was_replaced(tmp_path: Path) -> None:
     assert secret.reveal() == "second"
 
 
+def test_a_key_in_place_of_a_variable_s_name_is_not_spelled_out() -> None:
+    with pytest.raises(ConfigError, match="the name of a variable") as refused:
+        Secret("env:sk_live_51H8canary0123456789").reveal()
+    assert "canary" not in str(refused.value)
+
+
 def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RUNSPAN_TEST_KEY", raising=False)
     with pytest.raises(ConfigError, match="RUNSPAN_TEST_KEY is not set"):

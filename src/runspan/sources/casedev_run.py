@@ -253,6 +253,7 @@ def read_tool_call(call: Fields | None, result: Fields | None, step_time: StepTi
         end_ns=called_ns if answered_ns is None and step_time == "end" else answered_ns,
         duration_ns=duration_ns,
         content=Content(arguments=first(row.value("toolInput") for row in rows), result=first(outputs)),
+        attributes={"gen_ai.tool.type": "extension"},
     )
 
 

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, cast
 from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
 from runspan.model import (
+    AttributeValue,
     Content,
     Json,
     Locator,
@@ -281,6 +282,9 @@ def _tool_call(row: Fields, payloads: Mapping[str, Fields], config: RuntypeConfi
     failed = failure is not None or (row.text("status") or "").lower() in FAILED_CALL_STATUSES
     code = _HTTP_CODE.search(failure or "")
     payload = payloads.get(call_id or "")
+    attributes: dict[str, AttributeValue] = {"gen_ai.tool.type": "extension"}
+    if call_id:
+        attributes["gen_ai.tool.call.id"] = call_id
     return Step(
         kind=StepKind.TOOL_CALL,
         key=("tool", call_id) if call_id else ("tool", "", name or "", str(logged_ns)),
@@ -294,7 +298,7 @@ def _tool_call(row: Fields, payloads: Mapping[str, Fields], config: RuntypeConfi
             arguments=payload.value("inputParameters") if payload else None,
             result=payload.value("outputResult") if payload else None,
         ),
-        attributes={"gen_ai.tool.call.id": call_id} if call_id else {},
+        attributes=attributes,
     )
 
 

@@ -76,7 +76,7 @@ def default_of(field: FieldInfo) -> str:
 def presets() -> str:
     """A table of what is known of each backend."""
     rows = [
-        "| preset | names, beside our own | longest attribute | largest trace | too old to be found | sent twice |",
+        "| preset | names, beside our own | longest attribute | largest trace | too old to be found | a repeat is |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for preset in PRESETS.values():
@@ -90,8 +90,8 @@ def presets() -> str:
 
 
 REPEATS = {
-    "at write": "kept once",
-    "at read": "shown once",
+    "at write": "collapsed at write",
+    "at read": "collapsed at read",
     "not at all": "**shown twice**",
     "unknown": "depends on the backend",
 }

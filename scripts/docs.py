@@ -18,7 +18,7 @@ from rich.console import Console
 
 from runspan.cli.waterfall import Waterfall
 from runspan.config import Config, SourceConfig
-from runspan.config_example import example
+from runspan.config.example import example
 from runspan.model import Locator, RunBody, RunRef
 from runspan.otlp.presets import PRESETS
 from runspan.projection import ProjectionSettings, project

@@ -12,8 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from runspan import config_file
-from runspan.config import Config
+from runspan.config import Config, loader
 from runspan.demo.simulator import Simulator
 from runspan.demo.world import World, WorldRun
 from runspan.ledger import Account, Ledger, RowState, RunRow
@@ -58,7 +57,7 @@ class Bench:
 
     def config(self, *sources: dict[str, Any], **tables: Any) -> Config:
         given = {"ledger": {"url": url(self.path)}, "web": {"listen": "127.0.0.1:0"}, "source": list(sources)} | tables
-        return config_file.load(None, platforms=platforms(), environ={}, overrides=given)
+        return loader.load(None, platforms=platforms(), environ={}, overrides=given)
 
     def ledger(self, **options: Any) -> Ledger:
         return Ledger.open(url(self.path), now=self.clock, **options)

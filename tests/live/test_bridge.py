@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runspan import config_file
+from runspan.config import loader
 from runspan.demo import bridge
 from runspan.model import RunRef
 from runspan.pipeline.assembly import open_source, projection_settings
@@ -72,7 +72,7 @@ def ledger_of(config: Path) -> dict[str, dict[str, Any]]:
 
 async def projected(config: Path, refs: list[RunRef]) -> list[Trace]:
     """What the bridge should have sent: the bodies fetched anew, in this process."""
-    settings = config_file.load(config, platforms=platforms(), environ=environment())
+    settings = loader.load(config, platforms=platforms(), environ=environment())
     source, _ = open_source(settings, settings.source[0], MemoryBudget())
     try:
         bodies = [await source.fetch(ref) for ref in refs]

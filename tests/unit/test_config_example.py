@@ -7,9 +7,8 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from runspan import config_file
-from runspan.config import Config, bind
-from runspan.config_example import example
+from runspan.config import Config, bind, loader
+from runspan.config.example import example
 from runspan.sources import platforms
 
 FILE = Path(__file__).parents[2] / "config.example.toml"
@@ -42,7 +41,7 @@ def test_the_file_is_what_init_writes() -> None:
 
 
 def test_the_file_loads_as_it_stands() -> None:
-    config = config_file.load(FILE, platforms=platforms(), environ={})
+    config = loader.load(FILE, platforms=platforms(), environ={})
     assert [source.platform for source in config.source] == ["casedev"]
     defaults = bind(platforms()).model_validate(
         {"source": [{"name": "casedev-prod", "platform": "casedev", "api_key": "env:CASEDEV_API_KEY"}]}
@@ -53,7 +52,7 @@ def test_the_file_loads_as_it_stands() -> None:
 def test_every_key_can_be_switched_on(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(everything_switched_on())
-    config = config_file.load(path, platforms=platforms(), environ={})
+    config = loader.load(path, platforms=platforms(), environ={})
     assert {source.platform for source in config.source} == set(platforms())
 
 

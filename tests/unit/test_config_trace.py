@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runspan import config_file
+from runspan.config import loader
 from runspan.errors import ConfigError
 from runspan.pipeline.assembly import projection_settings
 from runspan.projection.settings import ProjectionSettings
@@ -22,7 +22,7 @@ api_key = "env:KEY"
 def settings(text: str, tmp_path: Path, **environ: str) -> ProjectionSettings:
     path = tmp_path / "config.toml"
     path.write_text(text)
-    config = config_file.load(path, platforms=platforms(), environ=environ)
+    config = loader.load(path, platforms=platforms(), environ=environ)
     return projection_settings(config, config.source[0])
 
 

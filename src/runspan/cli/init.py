@@ -11,10 +11,11 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a configuration in which every key is explained."""
-    from runspan import config_example, sources
+    from runspan import sources
+    from runspan.config.example import example
     from runspan.errors import ConfigError
 
-    text = config_example.example(sources.platforms())
+    text = example(sources.platforms())
     if path == Path("-"):
         typer.echo(text, nl=False)
         return

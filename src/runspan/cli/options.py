@@ -42,9 +42,10 @@ def load_config(path: Path | None, overrides: Mapping[str, Mapping[str, Any]] | 
     """
     import structlog
 
-    from runspan import config_file, environment, logs, sources
+    from runspan import logs, sources
+    from runspan.config import environment, loader
 
-    config = config_file.load(path, platforms=sources.platforms(), environ=os.environ, overrides=overrides)
+    config = loader.load(path, platforms=sources.platforms(), environ=os.environ, overrides=overrides)
     logs.set_up(config.log)
     log = structlog.get_logger()
     for name in environment.unknown_variables(os.environ):

@@ -7,6 +7,7 @@ import typer
 
 def schema() -> None:
     """Print the JSON schema of the configuration, for editors; each platform's own keys are in it."""
-    from runspan import config_file, sources
+    from runspan import sources
+    from runspan.config import loader
 
-    typer.echo(json.dumps(config_file.schema(sources.platforms()), indent=2))
+    typer.echo(json.dumps(loader.schema(sources.platforms()), indent=2))

@@ -10,11 +10,10 @@ from typing import Annotated, cast
 
 import typer
 
-from runspan import config_file
 from runspan.cli.options import OptionalConfigFile, load_config
 from runspan.cli.screen import plain
 from runspan.cli.waterfall import print_trace
-from runspan.config import Config
+from runspan.config import Config, loader
 from runspan.errors import ConfigError
 from runspan.http import parsed
 from runspan.ledger import Ledger
@@ -77,7 +76,7 @@ def of_file(file: Path, platform: str, run_id: str | None = None) -> Trace:
     if platform not in known:
         raise ConfigError(f"unknown platform {platform}; known are {', '.join(known)}")
     account = {"name": platform, "platform": platform, "base_url": known[platform].default_base_url or SELF_HOSTED}
-    config = config_file.load(None, platforms=known, environ={}, overrides={"source": [account]})  # pyright: ignore[reportArgumentType]
+    config = loader.load(None, platforms=known, environ={}, overrides={"source": [account]})  # pyright: ignore[reportArgumentType]
     source, _ = open_source(config, config.source[0], MemoryBudget())
     ref = RunRef(platform, source.tenant, run_id or _id_in(document) or file.stem)
     run = source.read(RunBody(ref, {"detail": document}))

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runspan import config_file
-from runspan.config import Config
+from runspan.config import Config, loader
 from runspan.daemon import daemon
 from runspan.demo import samples
 from runspan.demo.platforms.flowyble import Flowyble, ListShape
@@ -96,7 +95,7 @@ def configure(simulator: Simulator, destination: Mapping[str, Any], folder: Path
         "web": {"listen": listen},
         "source": sources,
     }
-    return config_file.load(None, platforms=platforms(), environ={}, overrides=overrides)
+    return loader.load(None, platforms=platforms(), environ={}, overrides=overrides)
 
 
 async def run(config: Config, simulator: Simulator, shown: Shown, *, once: bool) -> signal.Signals | None:

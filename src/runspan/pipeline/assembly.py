@@ -7,8 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from runspan import otlp
-from runspan.config import Config, SourceConfig
-from runspan.config_trace import ContentConfig, PricesConfig
+from runspan.config import Config, ContentConfig, PricesConfig, SourceConfig
 from runspan.errors import ConfigError
 from runspan.http import Client, Connection, ConnectionFailed
 from runspan.in_flight import InFlight

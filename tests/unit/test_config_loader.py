@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runspan import config_file
-from runspan.config import Config, PlatformInfo, SourceConfig, Table
-from runspan.environment import known_variables, unknown_variables
+from runspan.config import Config, PlatformInfo, SourceConfig, Table, loader
+from runspan.config.environment import known_variables, unknown_variables
 from runspan.errors import ConfigError
 
 
@@ -44,7 +43,7 @@ def load(tmp_path: Path) -> Any:
     def load(text: str, environ: Mapping[str, str] | None = None, **overrides: Any) -> Config:
         path = tmp_path / "config.toml"
         path.write_text(text)
-        return config_file.load(path, platforms=PLATFORMS, environ=environ or {}, overrides=overrides)
+        return loader.load(path, platforms=PLATFORMS, environ=environ or {}, overrides=overrides)
 
     return load
 
@@ -179,7 +178,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9")
     for name, reason in (("none.toml", "runspan init"), ("latin.toml", "not UTF-8"), ("", "Is a directory")):
         with pytest.raises(ConfigError, match=reason):
-            config_file.load(tmp_path / name, platforms=PLATFORMS, environ={})
+            loader.load(tmp_path / name, platforms=PLATFORMS, environ={})
 
 
 def test_layers_go_over_each_other(load: Any) -> None:
@@ -285,7 +284,7 @@ z = 4
 [[t]]
 x = { y = 5 }
 '''
-    lines = config_file.key_lines(text)
+    lines = loader.key_lines(text)
     wanted = {
         ("top",): 2, ("a",): 3, ("a", "quoted key"): 5, ("a", "list"): 9, ("a", "list", 1, "deep"): 9,
         ("a", "b", "c"): 13, ("t", 0): 14, ("t", 0, "x"): 15, ("t", 0, "u"): 16, ("t", 0, "u", "y"): 17,
@@ -303,7 +302,7 @@ def test_each_key_is_found_on_its_line(pairs: list[tuple[str, str]]) -> None:
     statements = [f"{key} = {json.dumps(value)}" for key, value in pairs if value.isprintable() and value.isascii()]
     text = "\n\n".join(["[t]", *statements])
     assert tomllib.loads(text)
-    lines = config_file.key_lines(text)
+    lines = loader.key_lines(text)
     assert [lines["t", statement.split()[0]] for statement in statements] == [
         3 + 2 * index for index in range(len(statements))
     ]

@@ -17,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails
 
 from runspan.config import DEFAULT_ENDPOINTS, Config, Platforms, bind
-from runspan.environment import otel_variables, runspan_variables
+from runspan.config.environment import otel_variables, runspan_variables
 from runspan.errors import ConfigError
 from runspan.quantities import Rate, Start, format_duration
 

@@ -5,7 +5,7 @@ from typing import Annotated, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from runspan.config_table import Table, refusal, refuse
+from runspan.config.table import Table, refusal, refuse
 from runspan.patterns import Pattern
 from runspan.quantities import Size
 

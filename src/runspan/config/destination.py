@@ -1,0 +1,104 @@
+"""`[destination]`: where traces go."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from runspan.config.table import Table, refusal, refuse
+from runspan.config.urls import BaseUrl, WebUrl, base_url
+from runspan.quantities import Duration
+from runspan.secrets import Secret
+
+DEFAULT_ENDPOINTS = {"http/protobuf": "http://localhost:4318", "grpc": "http://localhost:4317"}
+SENSITIVE_HEADER_WORDS = ("auth", "key", "token", "secret", "cookie")
+
+HeaderValue: TypeAlias = Annotated[Secret | str, Field(union_mode="left_to_right")]
+
+
+class DestinationConfig(Table):
+    """Where traces go."""
+
+    protocol: Literal["http/protobuf", "grpc", "file", "sdk"] = "http/protobuf"
+    """http/protobuf, grpc, file (OTLP JSON lines), or sdk (any installed OpenTelemetry SpanExporter)."""
+    endpoint: str = Field(default="", validate_default=True, examples=["http://localhost:4318"])
+    """The URL of the OTLP receiver; /v1/traces is added unless its path ends in /traces. For file: a path. For sdk: an
+    exporter's entry-point name. Default: http://localhost:4318, for grpc http://localhost:4317."""
+    preset: Literal["jaeger", "tempo", "phoenix", "langfuse", "generic"] = "jaeger"
+    """What is known of the backend (limits, attribute names): jaeger, tempo, phoenix, langfuse or generic."""
+    conventions: tuple[Literal["gen_ai", "openinference", "langfuse"], ...] | None = Field(
+        default=None, examples=[["gen_ai", "openinference"]]
+    )
+    """Whose names the attributes have, beside our own: gen_ai (always), openinference, langfuse. Default: what the
+    preset says."""
+    compression: Literal["gzip", "none"] = "gzip"
+    """gzip or none."""
+    headers: dict[str, HeaderValue] = Field(
+        default_factory=dict[str, HeaderValue], examples=[{"authorization": "env:OTLP_AUTH", "x-scope-orgid": "team-a"}]
+    )
+    """Sent with each request. A value may be a reference (env:NAME, file:/path); one whose name contains auth, key,
+    token, secret or cookie must be."""
+    timeout: Duration = timedelta(seconds=10)
+    """How long one request may take."""
+    max_span_age: Duration | None = Field(default=None, examples=["30d"])
+    """How long ago a run may have ended for the backend to show it; 0s: as long as it likes. A backfill that begins
+    further back stops before it sends anything, unless it is given --force; the daemon warns and goes on. Set it where
+    you raised the backend's own limit, or for one without a preset (Dynatrace takes 1h, Datadog 24h). Default: what the
+    preset knows (jaeger 72h, tempo 168h, others none); for file and sdk none."""
+    trace_url: WebUrl | None = Field(default=None, examples=["http://localhost:16686/trace/{trace_id}"])
+    """How people open a trace; {trace_id} is filled in."""
+    query_url: BaseUrl | None = Field(default=None, examples=["http://localhost:16686"])
+    """The backend's query API, to read traces back (check --send-test-trace, backfill --verify)."""
+    ca_file: Path | None = Field(default=None, examples=["/etc/ssl/our-ca.pem"])
+    """PEM file of the authorities to trust instead of the system's."""
+    client_cert: Path | None = Field(default=None, examples=["/etc/runspan/client.pem"])
+    """PEM file of the client certificate, for mutual TLS."""
+    client_key: Path | None = Field(default=None, examples=["/etc/runspan/client.key"])
+    """PEM file of the client certificate's key."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _fits_protocol(cls, endpoint: str, info: ValidationInfo) -> str:
+        protocol = info.data.get("protocol")
+        if protocol in DEFAULT_ENDPOINTS:
+            return base_url(endpoint or DEFAULT_ENDPOINTS[protocol])
+        if protocol and not endpoint:
+            raise ValueError(f"missing: protocol {protocol} needs a path (file) or an entry-point name (sdk)")
+        return endpoint
+
+    @field_validator("headers")
+    @classmethod
+    def _no_bare_credentials(cls, headers: dict[str, Secret | str]) -> dict[str, Secret | str]:
+        text = "a header with this name is a secret: write env:NAME or file:/path, never the value itself"
+        refuse(
+            refusal((name,), text)
+            for name, value in headers.items()
+            if not isinstance(value, Secret) and any(word in name.lower() for word in SENSITIVE_HEADER_WORDS)
+        )
+        return headers
+
+    @field_validator("trace_url")
+    @classmethod
+    def _has_place_for_id(cls, trace_url: str | None) -> str | None:
+        if trace_url and "{trace_id}" not in trace_url:
+            raise ValueError("write {trace_id} where the trace's id belongs")
+        return trace_url
+
+    @model_validator(mode="after")
+    def _key_has_certificate(self) -> "DestinationConfig":
+        if self.client_key and not self.client_cert:
+            refuse([refusal(("client_key",), "set client_cert too: a key alone proves nothing")])
+        return self
+
+    @property
+    def traces_url(self) -> str:
+        """For http/protobuf: where traces are posted to."""
+        url = self.endpoint.rstrip("/")
+        return url if url.endswith("/traces") else f"{url}/v1/traces"
+
+    def revealed_headers(self) -> dict[str, str]:
+        """The headers as they are to be sent now, names in lower case. Raises ConfigError."""
+        return {
+            name.lower(): value.reveal() if isinstance(value, Secret) else value for name, value in self.headers.items()
+        }

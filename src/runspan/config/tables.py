@@ -1,0 +1,160 @@
+"""The whole configuration, and its smaller tables."""
+
+import os
+import string
+import urllib.parse
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import Discriminator, Field, create_model, field_validator, model_validator
+from pydantic_core import InitErrorDetails
+
+from runspan.config.destination import DestinationConfig
+from runspan.config.source import Platforms, SourceConfig, bound
+from runspan.config.table import Table, refusal, refuse
+from runspan.config.trace import ContentConfig, PricesConfig
+from runspan.quantities import Duration, Size, format_duration
+from runspan.secrets import Secret
+
+
+def default_ledger_url() -> str:
+    """The ledger in the user's state directory (XDG_STATE_HOME, else ~/.local/state)."""
+    # The ~ stays: in a container the user may have no home, and needs none where the ledger has a place of its own.
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return f"sqlite:///{state.rstrip('/')}/runspan/ledger.db"
+
+
+class LedgerConfig(Table):
+    """The durable table of runs, positions and jobs."""
+
+    url: str = Field(default_factory=default_ledger_url, examples=["sqlite:////var/lib/runspan/ledger.db"])
+    """Where the ledger is: sqlite:///path (an absolute path makes four slashes) or postgresql+psycopg://host/name.
+    Default: ledger.db in the user's state directory, ~/.local/state/runspan."""
+    retention: Duration = timedelta(days=90)
+    """How long exported, skipped and gone runs are remembered. Must exceed each source's lookback + open_for, or a
+    forgotten run would be found and sent again."""
+
+    @field_validator("url")
+    @classmethod
+    def _no_password(cls, url: str) -> str:
+        scheme, separator, _ = url.partition("://")
+        if not separator or scheme.partition("+")[0] not in ("sqlite", "postgresql"):
+            raise ValueError("write sqlite:///path or postgresql+psycopg://host/name")
+        if urllib.parse.urlsplit(url).password is not None:
+            raise ValueError("a password does not stand in the ledger's URL: use PGPASSWORD or a ~/.pgpass file")
+        return url
+
+
+class WebConfig(Table):
+    """Health, metrics, the status page and the feed."""
+
+    listen: str = "127.0.0.1:9464"
+    """Address and port. [::1]:9464 for IPv6."""
+    token: Secret | None = Field(default=None, examples=["env:RUNSPAN_WEB_TOKEN"])
+    """Bearer token, by reference (env:NAME, file:/path). Whatever accepts data needs it, and stays closed without."""
+
+    @field_validator("listen")
+    @classmethod
+    def _has_port(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+            raise ValueError("write an address and a port, such as 127.0.0.1:9464")
+        return listen
+
+    @property
+    def host(self) -> str:
+        """The address alone."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port alone; 0 lets the system choose."""
+        return int(self.listen.rpartition(":")[2])
+
+
+class ResourceConfig(Table):
+    """Resource attributes of every trace; nothing else ever feeds the resource."""
+
+    service_name: str = "{source}"
+    """service.name. {source}, {platform} and {agent} are filled in."""
+    service_namespace: str | None = Field(default=None, examples=["agents"])
+    """service.namespace."""
+    attributes: dict[str, str | bool | int | float] = Field(
+        default_factory=dict[str, str | bool | int | float], examples=[{"deployment.environment.name": "production"}]
+    )
+    """Further resource attributes."""
+
+    @field_validator("service_name")
+    @classmethod
+    def _known_places(cls, template: str) -> str:
+        places = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        if not template or places - {"source", "platform", "agent"}:
+            raise ValueError("a text in which {source}, {platform} and {agent} may stand, and no other braces")
+        return template
+
+
+class LimitsConfig(Table):
+    """Bounds on memory."""
+
+    max_in_flight: Size = 128_000_000
+    """Run bodies held at one time."""
+    max_body: Size = 64_000_000
+    """A larger body is quarantined unread."""
+
+    @model_validator(mode="after")
+    def _body_fits(self) -> "LimitsConfig":
+        if self.max_body > self.max_in_flight:
+            refuse([refusal(("max_body",), "a single body could never fit: keep max_body within max_in_flight")])
+        return self
+
+
+class LogConfig(Table):
+    """Logs, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """debug, info, warning or error."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """json, console, or auto: console on a terminal, JSON lines elsewhere."""
+
+
+class Config(Table):
+    """The whole configuration."""
+
+    ledger: LedgerConfig = LedgerConfig()
+    destination: DestinationConfig = DestinationConfig()
+    content: ContentConfig = ContentConfig()
+    prices: PricesConfig = PricesConfig()
+    web: WebConfig = WebConfig()
+    resource: ResourceConfig = ResourceConfig()
+    limits: LimitsConfig = LimitsConfig()
+    log: LogConfig = LogConfig()
+    source: tuple[SourceConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _sources_agree(self) -> "Config":
+        refusals: list[InitErrorDetails] = []
+        names: set[str] = set()
+        accounts: dict[tuple[str, str], str] = {}
+        for index, source in enumerate(self.source):
+            other = accounts.setdefault((source.platform, source.tenant_or_origin), source.name)
+            if other != source.name:
+                text = f"source {other} is {source.platform} at the same place: give this account a tenant of its own"
+                refusals.append(refusal(("source", index, "tenant"), text))
+            if source.name in names:
+                text = f"another source is named {source.name} too: rename one"
+                refusals.append(refusal(("source", index, "name"), text))
+            names.add(source.name)
+            needed = source.lookback + source.open_for
+            if self.ledger.retention <= needed:
+                text = f"must be longer than lookback + open_for of source {source.name}, {format_duration(needed)}"
+                refusals.append(refusal(("ledger", "retention"), text))
+        refuse(refusals)
+        return self
+
+
+def bind(platforms: Platforms) -> type[Config]:
+    """`Config` whose sources are read by their platform's own type, told by `platform`."""
+    # Types made at run time: nothing here can be seen by a type checker.
+    union: Any = Union[tuple(bound(name, info) for name, info in platforms.items())]  # noqa: UP007
+    source: Any = (tuple[Annotated[union, Discriminator("platform")] if len(platforms) > 1 else union, ...], ())
+    return create_model("Config", __base__=Config, __doc__=Config.__doc__, source=source)

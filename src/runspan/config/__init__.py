@@ -8,7 +8,15 @@ platform. `runspan.config.loader` reads the file, the environment and the flags 
 from runspan.config.destination import DEFAULT_ENDPOINTS, DestinationConfig
 from runspan.config.source import PlatformInfo, Platforms, SourceConfig
 from runspan.config.table import Table, refusal, refuse
-from runspan.config.tables import Config, LedgerConfig, LogConfig, WebConfig, bind
+from runspan.config.tables import (
+    Config,
+    LedgerConfig,
+    LimitsConfig,
+    LogConfig,
+    ResourceConfig,
+    WebConfig,
+    bind,
+)
 from runspan.config.trace import ContentConfig, PricesConfig
 from runspan.config.urls import is_loopback
 
@@ -18,10 +26,12 @@ __all__ = [
     "ContentConfig",
     "DestinationConfig",
     "LedgerConfig",
+    "LimitsConfig",
     "LogConfig",
     "PlatformInfo",
     "Platforms",
     "PricesConfig",
+    "ResourceConfig",
     "SourceConfig",
     "Table",
     "WebConfig",

@@ -8,8 +8,6 @@ errors by consequence.
 
 import asyncio
 import email.utils
-import json
-import math
 import os
 import random
 import re
@@ -29,6 +27,7 @@ import structlog
 import tenacity
 from httpx_aiohttp import AiohttpTransport
 
+from runspan.document import parsed
 from runspan.errors import (
     ConfigError,
     RunGone,
@@ -55,8 +54,6 @@ PAUSE_WHERE_NONE_IS_ASKED_SECONDS = 5.0
 """After a 429 that does not say how long."""
 DEFLATE_RATIO = 1032
 """What a byte of deflate (gzip too) can unpack to at most, by the way it is made (RFC 1951, 3.2.5)."""
-
-_MOST_DIGITS = 4000
 
 Params: TypeAlias = Mapping[str, str | int | None]
 
@@ -247,25 +244,12 @@ class Client:
             raise error_of(where, reply, time.time())
         try:
             return parsed(reply.body)
-        except (ValueError, RecursionError):
+        except ValueError:
             raise SourceGarbled(f"{where} answered 200 with a body that is not JSON; asking again later") from None
 
     async def close(self) -> None:
         """Close the connections below."""
         await self._connection.close()
-
-
-def parsed(body: bytes) -> Json:
-    """A body's JSON. Raises ValueError, and RecursionError where it is nested too deeply."""
-    try:
-        return json.loads(body)
-    except ValueError:
-        return json.loads(body, parse_int=_integer)
-
-
-def _integer(digits: str) -> int | float:
-    # Python reads no integer of over 4300 digits, and one such number must not cost a whole page of runs.
-    return int(digits) if len(digits) <= _MOST_DIGITS else math.inf
 
 
 def largest_size(headers: Mapping[str, str], max_body_bytes: int) -> int:

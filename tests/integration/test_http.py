@@ -274,13 +274,21 @@ async def test_a_bomb_does_not_go_off(times: int):
         pytest.param("", id="empty"),
         pytest.param(b"\xff\xfe\xfd", id="no text at all"),
         pytest.param("[" * 200_000, id="deep"),
-        pytest.param('{"a":' * 50_000 + "1" + "}" * 50_000, id="deep and whole"),
+        pytest.param('{"a":' * 50_000 + "1" + "}" * 49_000, id="deep and cut off"),
     ],
 )
 async def test_an_answer_that_is_no_json_is_garbled(body: str | bytes):
     error, server, _ = await error_from(reply(200, body), max_body_bytes=1_000_000)
     assert type(error) is SourceGarbled
     assert len(server.requests) == ATTEMPTS
+
+
+async def test_a_value_of_any_depth_costs_itself_and_not_its_page():
+    body = f'{{"runs": [{{"id": "a", "in": {"[" * 50_000}"]}}"{"]" * 50_000}}}, {{"id": "b", "in": [[3]]}}]}}'
+    async with serving(always(reply(200, body))) as server, door(server.url, max_body_bytes=1_000_000) as opened:
+        [deep, sound] = (await opened.client.get_json(["runs"]))["runs"]
+    assert deep["id"] == "a"
+    assert sound == {"id": "b", "in": [[3]]}
 
 
 @pytest.mark.parametrize("digits", [4300, 4301, 900_000])

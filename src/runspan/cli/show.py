@@ -14,8 +14,8 @@ from runspan.cli.options import OptionalConfigFile, load_config
 from runspan.cli.screen import plain
 from runspan.cli.waterfall import print_trace
 from runspan.config import Config, loader
+from runspan.document import parsed
 from runspan.errors import ConfigError
-from runspan.http import parsed
 from runspan.ledger import Ledger
 from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
 from runspan.otlp.encode import encode
@@ -70,7 +70,7 @@ def of_file(file: Path, platform: str, run_id: str | None = None) -> Trace:
         document = parsed(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise ConfigError(f"{file} is not JSON: give a platform's answer for one run") from None
     known = platforms()
     if platform not in known:

@@ -1,0 +1,56 @@
+"""A platform's answer as JSON, read so that one value without measure costs itself and not the whole document."""
+
+import json
+import math
+import re
+
+from runspan.model import Json
+
+DEEPEST = 400
+"""Python reads about a thousand levels, fewer the deeper it is called from. Readers look far less deep (MAX_DEPTH in
+`runspan.sources.fields`), so what is cut here makes no difference to what they see."""
+
+_MOST_DIGITS = 4000
+_MOST_TOKENS = 2_000_000
+"""Of a document that is too deep; more would take seconds, in which nothing else is done."""
+
+# A string need not end: or each quotation mark in a broken one would be read to the end of the body again.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def parsed(body: bytes) -> Json:
+    """The document; objects and lists nested deeper than DEEPEST are None in one that Python could not read otherwise.
+
+    Raises ValueError for what is no JSON.
+    """
+    try:
+        return json.loads(body)
+    except RecursionError:
+        body = _shallow(body)
+    except ValueError:
+        pass
+    return json.loads(body, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | float:
+    # Python reads no integer of over 4300 digits.
+    return int(digits) if len(digits) <= _MOST_DIGITS else math.inf
+
+
+def _shallow(body: bytes) -> bytes:
+    """The JSON with null in place of what is nested too deeply. Raises ValueError where that would take too long."""
+    pieces: list[bytes] = []
+    depth = kept_until = 0
+    for count, token in enumerate(_TOKEN.finditer(body)):
+        if count == _MOST_TOKENS:
+            raise ValueError("too deep, and too long to be cut")
+        if token[0] in b"[{":
+            depth += 1
+            if depth == DEEPEST + 1:
+                pieces += (body[kept_until : token.start()], b"null")
+                kept_until = len(body)
+        elif token[0] in b"]}":
+            if depth == DEEPEST + 1:
+                kept_until = token.end()
+            depth -= 1
+    return b"".join([*pieces, body[kept_until:]])

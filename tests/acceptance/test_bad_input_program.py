@@ -168,8 +168,8 @@ class Answer:
 ANSWERS = {
     "html": Answer(html(200), "quarantined", "not JSON"),
     "empty": Answer(Reply(200), "quarantined", "not JSON"),
-    "deep": Answer(Reply(200, "[" * 100_000 + "]" * 100_000), "quarantined", "not JSON"),
-    "deep objects": Answer(Reply(200, '{"a":' * 100_000 + "1" + "}" * 100_000), "quarantined", "not JSON"),
+    "deep": Answer(Reply(200, "[" * 100_000 + "]" * 100_000), "quarantined", "no run"),
+    "deep objects": Answer(Reply(200, '{"a":' * 100_000 + "1" + "}" * 100_000), "quarantined", "no run"),
     "cut off, honest length": Answer(CutOff(honest_length=True), "quarantined", "not JSON"),
     # Half an answer looks like a broken line, which comes back: the run waits.
     "cut off": Answer(CutOff(), "due", "broke off"),

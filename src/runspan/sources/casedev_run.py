@@ -245,6 +245,9 @@ def read_tool_call(call: Fields | None, result: Fields | None, step_time: StepTi
     duration_ns = first(row.duration_ns("durationMs") for row in rows)
     is_start = step_time == "start" or (answered_ns is not None and duration_ns is None)
     outputs = [row.value("toolOutput") for row in rows] + [result.value("content") if result else None]
+    attributes: dict[str, AttributeValue] = {"gen_ai.tool.type": "extension"}
+    if result is None and duration_ns is None and first(outputs) is None:
+        attributes["runspan.incomplete"] = True
     return Step(
         kind=StepKind.TOOL_CALL,
         key=row_key("step", rows[0], ("type", "toolName", "timestamp", "durationMs")),
@@ -253,7 +256,7 @@ def read_tool_call(call: Fields | None, result: Fields | None, step_time: StepTi
         end_ns=called_ns if answered_ns is None and step_time == "end" else answered_ns,
         duration_ns=duration_ns,
         content=Content(arguments=first(row.value("toolInput") for row in rows), result=first(outputs)),
-        attributes={"gen_ai.tool.type": "extension"},
+        attributes=attributes,
     )
 
 

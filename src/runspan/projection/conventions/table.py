@@ -260,7 +260,12 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         _ROOT,
         "True where the platform tells no currency, here or on the calls.",
     ),
-    _ours("incomplete", "boolean", _ROOT, "True where the platform no longer shows all of the run."),
+    _ours(
+        "incomplete",
+        "boolean",
+        ("root", "tool"),
+        "True where the platform no longer shows all of the run; on a tool call, where it tells no end of it.",
+    ),
     _ours("problems", "string[]", _ROOT, "What was unsound in the platform's answer and left out."),
     _ours("trimmed", "string", _ROOT, "What was left out because the trace was larger than the backend takes."),
     _ours("iteration", "int", _STEPS, "The number of the iteration."),

@@ -122,6 +122,8 @@ class Content:
     """The text of a note: an output, an issue."""
     thought: str | None = None
     """The text of a note that is a model's thought."""
+    finish_reason: str | None = None
+    """Why the output ended, in the words of the GenAI message schema, where what followed tells."""
 
 
 NO_CONTENT = Content()

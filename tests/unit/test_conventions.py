@@ -90,6 +90,20 @@ def test_the_root_tells_what_no_call_does() -> None:
     assert named(trace.spans[1], "llm.") == {}
 
 
+def test_the_root_tells_parts_where_the_calls_tell_only_totals() -> None:
+    total = Usage(input_tokens=60, output_tokens=30, total_tokens=90)
+    trace = traced(chat("1", usage=Usage(total_tokens=40)), usage=total, settings=PHOENIX)
+    assert named(trace.root, "llm.") == {"llm.token_count.prompt": 60, "llm.token_count.completion": 30}
+    assert named(trace.root, "gen_ai.usage.") == {"gen_ai.usage.input_tokens": 60, "gen_ai.usage.output_tokens": 30}
+    assert named(trace.spans[1], "llm.") == {"llm.token_count.total": 40}
+    assert named(trace.spans[1], "gen_ai.usage.") == {}
+
+
+def test_what_services_cost_is_told_on_them() -> None:
+    trace = traced(step(StepKind.API_CALL, cost=Cost(Decimal("0.3"))), cost=Cost(Decimal("0.3")), settings=PHOENIX)
+    assert [named(span, "llm.cost") for span in trace.spans] == [{}, {"llm.cost.total": 0.3}]
+
+
 @pytest.mark.parametrize("unit", ["credits", "eur"])
 def test_only_dollars_are_told_as_costs_that_are_added_up(unit: str) -> None:
     for chosen in (PHOENIX, LANGFUSE):

@@ -284,9 +284,9 @@ def test_a_reported_duration_is_never_lost(steps: list[Step]) -> None:
 
 
 @given(any_steps(timed=True))
-def test_iterations_hold_their_children(steps: list[Step]) -> None:
+def test_what_has_children_holds_them(steps: list[Step]) -> None:
     for item in all_placed(lay_out(steps, RUN)):
-        if item.step.kind is StepKind.ITERATION and item.interval is not None:
+        if item.interval is not None:
             for child in item.children:
                 assert child.interval is not None
                 assert item.interval.start_ns <= child.interval.start_ns
@@ -395,3 +395,15 @@ def test_any_run_of_steps_becomes_a_trace(steps: list[Step]) -> None:
         seen.add(span.span_id)
     marked = [item.attributes["runspan.timing"] for span in trace.spans for item in (span, *span.events)]
     assert set(marked) <= set(Timing)
+
+
+def test_a_call_that_reaches_beyond_its_action_is_moved_into_it() -> None:
+    inside = chat(end_ns=START + 6 * SECOND, duration_ns=2 * SECOND)
+    long = chat("long", end_ns=START + 5 * SECOND, duration_ns=4 * SECOND)
+    action = tool(children=(inside, long), start_ns=START + 2 * SECOND, end_ns=START + 5 * SECOND)
+    [placed] = lay_out([action], RUN)
+    assert placed.interval == Interval(START + 2 * SECOND, START + 5 * SECOND, Timing.REPORTED)
+    assert [child.interval for child in placed.children] == [
+        Interval(START + 3 * SECOND, START + 5 * SECOND, Timing.CLAMPED, 2 * SECOND),
+        Interval(START + 2 * SECOND, START + 5 * SECOND, Timing.CLAMPED, 4 * SECOND),
+    ]

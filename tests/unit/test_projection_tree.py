@@ -212,6 +212,24 @@ def test_calls_that_say_more_than_the_run_are_set_aside(total: Usage, calls: lis
     assert trace.root.attributes["runspan.problems"] == ("usage: the calls report more tokens than the run",)
 
 
+def test_figures_are_held_against_their_like() -> None:
+    """As on case.dev's page, whose total is less than its parts: what the calls tell is still no more than that."""
+    said = Usage(input_tokens=123, output_tokens=123, total_tokens=123)
+    trace = traced(chat(usage=said), usage=said)
+    assert added(trace, "gen_ai.usage.input_tokens") == added(trace, "runspan.usage.total_tokens") == 123
+    assert trace.root.attributes["runspan.run.unattributed_tokens"] == 0
+    assert trace.root.attributes["runspan.problems"] == ("usage: the run's total is less than its input and output",)
+    twice = traced(chat("1", usage=said), chat("2", usage=Usage(output_tokens=1)), usage=said)
+    assert "usage: the calls report more tokens than the run" in twice.root.attributes["runspan.problems"]
+
+
+def test_tokens_of_what_no_backend_counts_are_not_attributed() -> None:
+    service = step(StepKind.API_CALL, usage=Usage(input_tokens=20, total_tokens=30))
+    trace = traced(chat(usage=Usage(total_tokens=70)), service, usage=Usage(total_tokens=100))
+    assert trace.root.attributes["runspan.run.unattributed_tokens"] == 30
+    assert not [key for key in trace.spans[2].attributes if "tokens" in key]
+
+
 def test_a_total_is_shown_unless_its_parts_tell_it() -> None:
     trace = traced(
         chat("1", usage=Usage(input_tokens=1, output_tokens=2, total_tokens=3)),

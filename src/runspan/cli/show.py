@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
@@ -25,11 +26,12 @@ from runspan.projection import project
 from runspan.projection.settings import ProjectionSettings
 from runspan.rate import MemoryBudget
 from runspan.sources import platforms
+from runspan.sources.answers import unwrapped
 from runspan.trace import Trace
 
 SELF_HOSTED = "http://localhost:3000"
-ID_PATHS = (("data", "summary", "runId"), ("runId",), ("executionId",), ("id",))
-"""Where the vendors' answers hold the run's id."""
+ID_NAMES = ("runId", "executionId", "id")
+"""Under which of these names the vendors' answers hold the run's id: at the top, in an envelope, in its summary."""
 
 
 class Format(StrEnum):
@@ -46,7 +48,9 @@ def show(
     agent: Annotated[str | None, typer.Option(help="The run's agent, where its platform wants to know.")] = None,
     room: Annotated[str | None, typer.Option(help="The run's room (elizaOS).")] = None,
     platform: Annotated[str | None, typer.Option(help="With --file: the platform the body came from.")] = None,
-    file: Annotated[Path | None, typer.Option(help="A platform's answer for one run; - reads standard input.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A platform's answer, or all of a run by name; - for stdin.")
+    ] = None,
     form: Annotated[Format, typer.Option("--format", help="How to print the trace.")] = Format.WATERFALL,
 ) -> None:
     """Draw one run as the trace it becomes, fetched from a source or read from a file; nothing is exported."""
@@ -78,8 +82,12 @@ def of_file(file: Path, platform: str, run_id: str | None = None) -> Trace:
     account = {"name": platform, "platform": platform, "base_url": known[platform].default_base_url or SELF_HOSTED}
     config = loader.load(None, platforms=known, environ={}, overrides={"source": [account]})  # pyright: ignore[reportArgumentType]
     source, _ = open_source(config, config.source[0], MemoryBudget())
-    ref = RunRef(platform, source.tenant, run_id or _id_in(document) or file.stem)
-    run = source.read(RunBody(ref, {"detail": document}))
+    documents = _documents(document)
+    known_id = run_id or _id_in(documents["detail"])
+    if known_id is None:
+        told = "the body does not tell the run's id, so the ids shown are not those it is exported with: name it as RUN"
+        typer.echo(told, err=True)
+    run = source.read(RunBody(RunRef(platform, source.tenant, known_id or "unknown"), documents))
     _warn(run)
     return project(run, ProjectionSettings(source=platform))
 
@@ -92,13 +100,23 @@ def _warn(run: Run) -> None:
         typer.echo(plain(f"the run would be skipped: {run.skip_reason}"), err=True)
 
 
-def _id_in(document: Json) -> str | None:
-    for path in ID_PATHS:
-        found: Json = document
-        for name in path:
-            found = cast("dict[str, Json]", found).get(name) if isinstance(found, dict) else None
-        if isinstance(found, str) and found:
-            return found
+def _documents(document: Json) -> Mapping[str, Json]:
+    """A bare body; or all documents of a run by their names, `detail`, `tools` and `tool/<id>`."""
+    if isinstance(document, dict) and "detail" in document:
+        named = cast("dict[str, Json]", document)
+        if all(name in ("detail", "tools") or name.startswith("tool/") for name in named):
+            return named
+    return {"detail": document}
+
+
+def _id_in(detail: Json) -> str | None:
+    body = unwrapped(detail)
+    fields: dict[str, Json] = cast("dict[str, Json]", body) if isinstance(body, dict) else {}
+    for holder in (fields.get("summary"), fields):
+        for name in ID_NAMES:
+            found = cast("dict[str, Json]", holder).get(name) if isinstance(holder, dict) else None
+            if isinstance(found, str) and found:
+                return found
     return None
 
 

@@ -35,7 +35,8 @@ class ContentConfig(Table):
     results: bool = True
     """What tools and actions gave back."""
     logs: bool = True
-    """The texts of notes: case.dev output steps and issues."""
+    """The texts of notes: case.dev output steps and issues, errors of runs that ended well. Why a run failed is not
+    content: it is the description of its span's status, masked and cut to 256 characters."""
     allow_keys: tuple[str, ...] = Field(default=(), examples=[["order_id", "status"]])
     """Of arguments and results only what stands under these JSON keys, at every depth: a key inside another needs both
     to be named. What has no key at all is left out too. Default: all keys."""

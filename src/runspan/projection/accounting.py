@@ -22,7 +22,9 @@ class Account:
     """
 
     calls_count_tokens: bool
-    """Whether the calls carry `gen_ai.usage.*`; if not, the root does."""
+    """Whether the calls carry tokens where backends add them up; if not, the root does."""
+    calls_tell_parts: bool
+    """Whether more than totals is told of them: input, output or parts of these; if not, the root tells of those."""
     tokens_agree: bool
     costs_agree: bool
     unattributed_tokens: int | None
@@ -49,20 +51,23 @@ class Account:
 
 def account(run: Run, currency: str | None) -> Account:
     """Compare a run's calls with its totals; amounts without a unit are taken to be in `currency`."""
-    calls = [step for step in walk(run.steps) if step.usage != NO_USAGE]
+    calls = [step for step in walk(run.steps) if is_counted(step) and step.usage != NO_USAGE]
     costs = [step.cost for step in walk(run.steps) if step.cost is not None]
-    tokens_agree = not any(_exceeds(name, calls, run.usage) for name in _FIGURES) and _sum_fits(calls, run.usage)
+    tokens_agree = not any(_exceeds(name, calls, run.usage) for name in _FIGURES) and _totals_fit(calls, run.usage)
     costs_agree = _costs_fit(run.cost, costs, currency)
     total, parts = run.usage.known_total, [step.usage.known_total for step in calls]
     known = [part for part in parts if part is not None]
     problems: list[str] = []
+    if total is not None and total < (run.usage.input_tokens or 0) + (run.usage.output_tokens or 0):
+        problems.append("usage: the run's total is less than its input and output")
     if not tokens_agree:
         problems.append("usage: the calls report more tokens than the run")
     if not costs_agree:
         problems.append("cost: the calls report more than the run")
     every_cost = [*costs, *([run.cost] if run.cost else [])]
     return Account(
-        calls_count_tokens=any(is_counted(step) for step in calls) and tokens_agree,
+        calls_count_tokens=bool(calls) and tokens_agree,
+        calls_tell_parts=tokens_agree and any(replace(step.usage, total_tokens=None) != NO_USAGE for step in calls),
         tokens_agree=tokens_agree,
         costs_agree=costs_agree,
         unattributed_tokens=total - sum(known) if total is not None and known and tokens_agree else None,
@@ -118,14 +123,16 @@ def _exceeds(name: str, calls: Sequence[Step], total: Usage) -> bool:
     return limit is not None and sum(getattr(step.usage, name) or 0 for step in calls) > limit
 
 
-def _sum_fits(calls: Sequence[Step], total: Usage) -> bool:
+def _totals_fit(calls: Sequence[Step], total: Usage) -> bool:
     limit = total.known_total
     if limit is None:
         return True
-    spent = sum(
-        max(step.usage.total_tokens or 0, (step.usage.input_tokens or 0) + (step.usage.output_tokens or 0))
-        for step in calls
-    )
+    # Where the run tells both parts, each has been held against its own.
+    parts_are_told = total.input_tokens is not None and total.output_tokens is not None
+    spent = 0
+    for step in calls:
+        reported, parts = step.usage.total_tokens, (step.usage.input_tokens or 0) + (step.usage.output_tokens or 0)
+        spent += parts if reported is None else reported if parts_are_told else max(reported, parts)
     return spent <= limit
 
 

@@ -41,8 +41,8 @@ def run_content(run: Run, limit_bytes: int, rules: ContentRules = EVERYTHING) ->
 def step_content(step: Step, limit_bytes: int, rules: ContentRules = EVERYTHING) -> Pairs:
     """What went into a step and what came out of it."""
     reasons = step.attributes.get(gen_ai.FINISH_REASONS)
-    reason = reasons[0] if isinstance(reasons, tuple) and reasons else "error" if step.error else "stop"
-    return _content(step.content, reason, limit_bytes, rules)
+    known = reasons[0] if isinstance(reasons, tuple) and reasons else "error" if step.error else None
+    return _content(step.content, known or step.content.finish_reason or "stop", limit_bytes, rules)
 
 
 def _content(content: Content, finish_reason: str, limit_bytes: int, rules: ContentRules) -> Pairs:

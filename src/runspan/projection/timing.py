@@ -114,7 +114,6 @@ class _Node:
 
     def __init__(self, step: Step, run: Interval) -> None:
         self.step = step
-        self.children = _nodes(step.children, run)
         start, end = sound_time(step.start_ns), sound_time(step.end_ns)
         self.duration = _sound_duration(step.duration_ns)
         if self.duration is not None:
@@ -140,10 +139,18 @@ class _Node:
             end = _held(end, run) if end is not None else None
         self.reported_start, self.reported_end = start, end
         self.start, self.end = start, end
+        self.children = _nodes(step.children, self.bounds(run))
 
     @property
     def anchored(self) -> bool:
         return self.reported_start is not None and self.reported_end is not None
+
+    def bounds(self, outer: Interval) -> Interval:
+        """Where its children may lie: inside it, if it lies where the platform said, else wherever it may."""
+        start, end = self.reported_start, self.reported_end
+        if self.step.kind is StepKind.ITERATION or start is None or end is None:
+            return outer
+        return Interval(start, end, self.timing)
 
     @property
     def elastic(self) -> bool:
@@ -291,7 +298,7 @@ def _finish(node: _Node, run: Interval) -> None:
         return
     assert node.start is not None
     assert node.end is not None
-    _place(node.children, run, node.start, node.end)
+    _place(node.children, node.bounds(run), node.start, node.end)
     if node.timing is Timing.INFERRED:
         node.enclose()
 

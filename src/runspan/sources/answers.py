@@ -18,6 +18,8 @@ TRACEPARENT_PLACES = 10_000
 """A caller's trace context is looked for in so many values and no more."""
 TRACEPARENT_CHARACTERS = 64_000
 """So much of a text is read for one."""
+TOOL_CALL = "tool_call"
+"""Why a model's output ended, where tools were called next: a word of the GenAI message schema."""
 _WRITTEN_TRACEPARENT = re.compile(
     r"(?ai)\btraceparent\\{0,8}[\"']?\s{0,4}[:=]\s{0,4}\\{0,8}[\"']?(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})\b"
 )

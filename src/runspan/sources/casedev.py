@@ -16,7 +16,7 @@ from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
 from runspan.http import Client
 from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
-from runspan.sources.answers import Walk, rows_of
+from runspan.sources.answers import Walk, rows_of, unwrapped
 from runspan.sources.base import Listed, Page, Scope, Source, Window
 from runspan.sources.casedev_run import StepTime, read_run, status_of
 from runspan.sources.fields import Fields
@@ -89,7 +89,7 @@ class CaseDev(Source):
         """The run's one document; see `Source.fetch`."""
         document = await self.http.get_json((*self._root, "run", ref.run_id, "details"))
         if ref.locator.agent_name is None:
-            agent_id = Fields(document, []).text("agentId")
+            agent_id = Fields(unwrapped(document), []).text("agentId")
             locator = replace(ref.locator, agent_id=agent_id, agent_name=await self._agent_name(agent_id))
             ref = replace(ref, locator=locator)
         return RunBody(ref, {"detail": document})
@@ -101,7 +101,7 @@ class CaseDev(Source):
     async def _ask_list(self, walk: Walk, status: str | None = None) -> tuple[Fields, list[Listed]]:
         params = {"status": status, "limit": PAGE_SIZE, "cursor": walk.cursor}
         try:
-            answer = Fields(await self.http.get_json((*self._root, "run"), params), [])
+            answer = Fields(unwrapped(await self.http.get_json((*self._root, "run"), params)), [])
         except RunGone as gone:
             # The cursor is a run, which can be deleted between two pages; the list itself is always there.
             if walk.cursor is not None:
@@ -125,7 +125,7 @@ class CaseDev(Source):
         try:
             while walk is not None:
                 params = {"limit": PAGE_SIZE, "cursor": walk.cursor}
-                answer = Fields(await self.http.get_json((*self._root, "agents"), params), [])
+                answer = Fields(unwrapped(await self.http.get_json((*self._root, "agents"), params)), [])
                 for agent in answer.children("agents"):
                     agent_id, name = agent.identifier("id"), agent.text("name")
                     if agent_id and name:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 from heapq import heappop, heappush
 from typing import Literal, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 from runspan.errors import RunUnreadable
 from runspan.model import (
@@ -26,7 +27,7 @@ from runspan.model import (
     StepKind,
     Usage,
 )
-from runspan.sources.answers import find_traceparent
+from runspan.sources.answers import find_traceparent, unwrapped
 from runspan.sources.fields import Fields, canonical, in_order
 
 LAST = 2**63
@@ -60,19 +61,20 @@ def status_of(raw_status: str | None, ended_ns: int | None) -> RunStatus:
 def read_run(body: RunBody, step_time: StepTime = "start") -> Run:
     """The document `detail` as a Run; pure. Raises RunUnreadable where it is no run at all."""
     problems: list[str] = []
-    detail = Fields(body.documents.get("detail"), problems)
+    detail = Fields(unwrapped(body.documents.get("detail")), problems)
     raw_status, ended_ns = detail.text("status"), detail.time_ns("completedAt")
     if raw_status is None and ended_ns is None:
         raise RunUnreadable("case.dev's answer has neither a status nor an end: it is no run", retryable=True)
     status = status_of(raw_status, ended_ns)
     usage, result = detail.child("usage"), detail.child("result")
+    entries = [read_usage_entry(entry) for entry in by_timestamp(usage.rows("entries"))]
     return Run(
         ref=body.ref,
         status=status,
         raw_status=raw_status,
         agent_id=detail.text("agentId") or body.ref.locator.agent_id,
         agent_name=body.ref.locator.agent_name,
-        model=detail.text("model") or usage.text("model"),
+        model=only_model(detail.text("model") or usage.text("model"), entries),
         created_ns=detail.time_ns("createdAt") or body.ref.locator.created_ns,
         started_ns=detail.time_ns("startedAt"),
         ended_ns=ended_ns,
@@ -81,12 +83,7 @@ def read_run(body: RunBody, step_time: StepTime = "start") -> Run:
         cost=read_cost(usage.child("summary")),
         error_description=declared_error(result) if status is RunStatus.FAILED else None,
         steps=(
-            *in_step_order(
-                under_tools(
-                    [read_usage_entry(entry) for entry in by_timestamp(usage.rows("entries"))],
-                    read_steps(detail.rows("steps"), step_time),
-                )
-            ),
+            *in_step_order(under_tools(entries, read_steps(detail.rows("steps"), step_time))),
             *(read_issue(issue) for issue in result.child("finalResponse").texts("issues")),
         ),
         # A run is created with a prompt; the vendor documents no metadata of the caller's.
@@ -94,6 +91,12 @@ def read_run(body: RunBody, step_time: StepTime = "start") -> Run:
         content=read_conversation(detail, result),
         problems=tuple(problems),
     )
+
+
+def only_model(named: str | None, entries: Iterable[Step]) -> str | None:
+    """The model that the run names, unless its calls went to others too."""
+    used = {entry.name for entry in entries if entry.kind is StepKind.MODEL_CALL and entry.name}
+    return named if used <= {named} else None
 
 
 def read_total(usage: Fields) -> Usage:
@@ -137,7 +140,7 @@ def read_usage_entry(entry: Fields) -> Step:
     if status_code is not None:
         attributes["http.response.status_code"] = status_code
     if not is_model_call:
-        request = {"http.request.method": entry.text("method"), "url.path": entry.text("endpoint")}
+        request = {"http.request.method": entry.text("method"), "url.path": path_of(entry.text("endpoint"))}
         attributes |= {name: text for name, text in request.items() if text is not None}
     return Step(
         kind=StepKind.MODEL_CALL if is_model_call else StepKind.API_CALL,
@@ -153,6 +156,14 @@ def read_usage_entry(entry: Fields) -> Step:
         error=StepError(str(status_code)) if status_code is not None and status_code >= 400 else None,
         attributes=attributes,
     )
+
+
+def path_of(endpoint: str | None) -> str | None:
+    """Of an endpoint nothing but its path: a query may hold what was searched for, or a key."""
+    try:
+        return urlsplit(endpoint).path or None if endpoint else None
+    except ValueError:
+        return None
 
 
 def under_tools(entries: Sequence[Step], steps: Sequence[Step]) -> list[Step]:

@@ -6,6 +6,7 @@ the tool took, but no times: those are inferred when the trace is laid out. Fact
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import model_validator
@@ -31,7 +32,7 @@ from runspan.model import (
     Usage,
 )
 from runspan.sources import runlist
-from runspan.sources.answers import find_traceparent, rows_of, unwrapped
+from runspan.sources.answers import TOOL_CALL, find_traceparent, rows_of, unwrapped
 from runspan.sources.base import Listed, Page, Scope, Source, Window
 from runspan.sources.fields import Fields, canonical, in_order
 
@@ -143,7 +144,7 @@ def read_run(body: RunBody) -> Run:
         usage=Usage(total_tokens=detail.integer("tokensUsed")),
         cost=read_credits(detail),
         error_description=None if status is RunStatus.SUCCESS else detail.text("errorMessage"),
-        steps=(*read_iterations(rows), *read_final_answer(detail)),
+        steps=(*read_iterations(rows), *read_final_answer(detail), *read_mishap(detail, status)),
         steps_reported=detail.integer("stepsExecuted"),
         steps_listed=len(rows),
         # A run is started with nothing but a text.
@@ -188,17 +189,18 @@ def read_iterations(rows: Iterable[Fields]) -> list[Step]:
 
 def read_iteration(number: int, rows: Sequence[Fields]) -> Step:
     """One turn of the model: its call, then the tools it called for."""
+    tools = [read_tool_call(row) for row in rows if calls_a_tool(row)]
     model_call = Step(
         kind=StepKind.MODEL_CALL,
         key=("chat", str(number)),
         usage=read_usage(rows),
-        content=read_reasoning(rows),
+        content=replace(read_reasoning(rows), finish_reason=TOOL_CALL if tools else None),
     )
     return Step(
         kind=StepKind.ITERATION,
         key=("iteration", str(number)),
         iteration=number,
-        children=(model_call, *(read_tool_call(row) for row in rows if calls_a_tool(row))),
+        children=(model_call, *tools),
     )
 
 
@@ -247,6 +249,12 @@ def read_final_answer(detail: Fields) -> list[Step]:
             attributes={"runspan.call": "final_answer"},
         )
     ]
+
+
+def read_mishap(detail: Fields, status: RunStatus) -> list[Step]:
+    """The error of a run that ended well all the same."""
+    text = detail.text("errorMessage") if status is RunStatus.SUCCESS else None
+    return [Step(kind=StepKind.NOTE, key=("error",), name="error", content=Content(text=text))] if text else []
 
 
 def read_conversation(detail: Fields) -> Content:

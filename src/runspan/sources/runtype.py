@@ -46,7 +46,11 @@ STATUSES = {
 }
 FAILED_CALL_STATUSES = frozenset({"failed", "error", "timeout", "timed_out"})
 
-_HTTP_CODE = re.compile(r"\b(?:HTTP(?:/\d(?:\.\d)?)?|status(?: code)?)[\s:]*([45]\d\d)\b", re.ASCII | re.IGNORECASE)
+_HTTP_CODE = re.compile(
+    r"(?:\bHTTP(?:/\d(?:\.\d)?)?|status(?:[ _]?code)?)[\s:=]*([45]\d\d)\b|^\s*([45]\d\d)\s+(?=[A-Z])",
+    re.ASCII | re.IGNORECASE,
+)
+"""In an error's text: `HTTP 502`, `status code: 404`, `http_status=500`, `502 Bad Gateway`."""
 
 
 class RuntypeConfig(SourceConfig):
@@ -283,8 +287,12 @@ def _tool_call(row: Fields, payloads: Mapping[str, Fields], config: RuntypeConfi
     code = _HTTP_CODE.search(failure or "")
     payload = payloads.get(call_id or "")
     attributes: dict[str, AttributeValue] = {"gen_ai.tool.type": "extension"}
-    if call_id:
-        attributes["gen_ai.tool.call.id"] = call_id
+    told = {
+        "gen_ai.tool.call.id": call_id,
+        "runspan.tool.status": row.text("status"),
+        "runspan.tool.model": row.text("model"),
+    }
+    attributes |= {attribute: text for attribute, text in told.items() if text}
     return Step(
         kind=StepKind.TOOL_CALL,
         key=("tool", call_id) if call_id else ("tool", "", name or "", str(logged_ns)),
@@ -293,7 +301,7 @@ def _tool_call(row: Fields, payloads: Mapping[str, Fields], config: RuntypeConfi
         end_ns=logged_ns if config.tool_time == "end" else None,
         duration_ns=row.duration_ns("executionTimeMs"),
         iteration=row.integer("iteration"),
-        error=StepError(code[1] if code else "tool_error", failure) if failed else None,
+        error=StepError((code[1] or code[2]) if code else "tool_error", failure) if failed else None,
         content=Content(
             arguments=payload.value("inputParameters") if payload else None,
             result=payload.value("outputResult") if payload else None,
@@ -311,5 +319,14 @@ def _messages(value: Json) -> tuple[Message, ...]:
         fields = Fields(item if isinstance(item, dict) else {"content": item}, [])
         content = fields.value("content")
         if content is not None:
-            messages.append(Message(role=fields.text("role") or "user", text=as_text(content)))
+            messages.append(Message(role=fields.text("role") or "user", text=_said_text(content)))
     return tuple(messages)
+
+
+def _said_text(content: Json) -> str:
+    """A message's text, which may come as a list of `{type: text, text}`; what has other parts is written as JSON."""
+    if isinstance(content, list):
+        parts = [Fields(part, []) for part in cast("list[Json]", content)]
+        if parts and all(part.value("type") == "text" and part.text("text") is not None for part in parts):
+            return "\n".join(part.text("text") or "" for part in parts)
+    return as_text(content)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from runspan.model import Content, Cost, Json, Message, Step, StepKind, Usage
-from runspan.sources.answers import as_text
+from runspan.sources.answers import TOOL_CALL, as_text
 from runspan.sources.fields import Fields, in_order
 
 
@@ -47,7 +47,7 @@ def _iteration(number: int | None, detail: Fields | None, tools: Sequence[Step])
         iteration=number,
         usage=read_usage(detail, tokens_key),
         cost=read_cost(detail, "cost"),
-        content=Content(output=said(detail.value("output"))),
+        content=Content(output=said(detail.value("output")), finish_reason=TOOL_CALL if tools else None),
     )
     return Step(
         kind=StepKind.ITERATION,

@@ -38,13 +38,13 @@ def on_every_span(run: Run) -> Mapping[str, AttributeValue | None]:
 
 
 def on_root(run: Run, account: Account) -> Mapping[str, AttributeValue | None]:
-    """The run as an agent's invocation; with its tokens only where no call carries any, lest they count twice."""
+    """The run as an agent's invocation; with its tokens only where no call tells any parts, lest they count twice."""
     return {
         OPERATION_NAME: "invoke_agent",
         PROVIDER_NAME: run.ref.platform,
         AGENT_ID: run.agent_id,
         REQUEST_MODEL: run.model,
-        **_usage(NO_USAGE if account.calls_count_tokens else run.usage),
+        **_usage(NO_USAGE if account.calls_tell_parts else run.usage),
     }
 
 

@@ -17,6 +17,7 @@ SPAN_KIND = "openinference.span.kind"
 INPUT_MESSAGES = "llm.input_messages"
 OUTPUT_MESSAGES = "llm.output_messages"
 
+_TOTAL = "llm.token_count.total"
 _TEXT, _JSON = "text/plain", "application/json"
 _KINDS = {StepKind.MODEL_CALL: "LLM", StepKind.EMBEDDINGS: "EMBEDDING", StepKind.TOOL_CALL: "TOOL"}
 _MODEL_NAMES = {StepKind.MODEL_CALL: "llm.model_name", StepKind.EMBEDDINGS: "embedding.model_name"}
@@ -32,22 +33,28 @@ def on_every_span(run: Run) -> Mapping[str, AttributeValue | None]:
 
 def on_root(run: Run, account: Account) -> Mapping[str, AttributeValue | None]:
     """The run as an agent's work; with tokens and cost only where no call carries any, lest they count twice."""
+    counts = _usage(NO_USAGE if account.calls_tell_parts else run.usage)
+    if account.calls_count_tokens:
+        counts = {**counts, _TOTAL: None}
     return {
         SPAN_KIND: "AGENT",
         "agent.name": run.agent_name,
-        **_usage(NO_USAGE if account.calls_count_tokens else run.usage),
+        **counts,
         "llm.cost.total": account.run_usd(run.cost),
     }
 
 
 def on_step(step: Step, run: Run, account: Account) -> Mapping[str, AttributeValue | None]:
     """One step by its kind; a chain is what the conventions have no other word for."""
-    named: dict[str, AttributeValue | None] = {SPAN_KIND: _KINDS.get(step.kind, "CHAIN")}
+    named: dict[str, AttributeValue | None] = {
+        SPAN_KIND: _KINDS.get(step.kind, "CHAIN"),
+        "llm.cost.total": account.call_usd(step.cost),
+    }
     if step.kind is StepKind.TOOL_CALL:
         named |= {"tool.name": step.name, "tool.id": step.attributes.get(gen_ai.TOOL_CALL_ID)}
     if model_name := _MODEL_NAMES.get(step.kind):
         counted = _usage(step.usage if account.calls_count_tokens else NO_USAGE)
-        named |= {model_name: step.name, **counted, "llm.cost.total": account.call_usd(step.cost)}
+        named |= {model_name: step.name, **counted}
     return named
 
 
@@ -81,7 +88,7 @@ def _usage(usage: Usage) -> Mapping[str, AttributeValue | None]:
     return {
         f"{prefix}prompt": usage.input_tokens,
         f"{prefix}completion": usage.output_tokens,
-        f"{prefix}total": usage.known_total,
+        _TOTAL: usage.known_total,
         f"{prefix}prompt_details.cache_read": usage.cache_read_tokens,
         f"{prefix}prompt_details.cache_write": usage.cache_write_tokens,
         f"{prefix}completion_details.reasoning": usage.reasoning_tokens,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from runspan.model import AttributeValue, Cost, Run, Step, Usage
-from runspan.projection.accounting import Account, is_amount
+from runspan.projection.accounting import Account, is_amount, is_counted
 from runspan.projection.timing import Interval
 
 ITERATION = "runspan.iteration"
@@ -45,7 +45,9 @@ def on_root(run: Run, account: Account) -> Mapping[str, AttributeValue | None]:
 def on_step(step: Step, account: Account) -> Mapping[str, AttributeValue | None]:
     """What a step cost and which iteration it belongs to."""
     spent: Mapping[str, AttributeValue | None] = {}
-    if not account.tokens_agree:
+    if not is_counted(step):
+        pass
+    elif not account.tokens_agree:
         prefix = "runspan.usage.reported_"
         spent = {**_tokens(prefix, step.usage), f"{prefix}total_tokens": step.usage.total_tokens}
     elif step.usage.total_tokens != _both(step.usage):

@@ -180,7 +180,12 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         _TALKING,
         "Of the output tokens, those spent on reasoning; placed alike.",
     ),
-    _openinference("llm.cost.total", "double", _TALKING, "US dollars; on the run's span only where no call tells any."),
+    _openinference(
+        "llm.cost.total",
+        "double",
+        ("root", *_COSTING),
+        "US dollars; on the run's span only where no call tells any.",
+    ),
     _openinference("tool.name", "string", _TOOL, "The tool's name."),
     _openinference("tool.id", "string", _TOOL, "The call's id on its platform."),
     _openinference("tool.parameters", "string", _TOOL, "JSON: what the tool was given.", is_content=True),
@@ -269,6 +274,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     _ours("problems", "string[]", _ROOT, "What was unsound in the platform's answer and left out."),
     _ours("trimmed", "string", _ROOT, "What was left out because the trace was larger than the backend takes."),
     _ours("iteration", "int", _STEPS, "The number of the iteration."),
+    _ours("tool.status", "string", _TOOL, "The platform's own word for how the call went (Runtype)."),
+    _ours("tool.model", "string", _TOOL, "The model that the platform names beside the call (Runtype)."),
     _ours("step", "int", _TOOL, "The number of the step on its platform (Flowyble)."),
     _ours(
         "call", "string", ("chat",), "`final_answer` for the call that gave the answer, which is no step (Flowyble)."

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
-from runspan.model import Locator, RunRef, RunStatus
+from runspan.model import Content, Json, Locator, Run, RunBody, RunRef, RunStatus, Step, StepError, StepKind, Usage
 from runspan.sources.base import Listed, Scope, Window
 from runspan.sources.elizaos import FAR_AHEAD_MS, ElizaOS, ElizaOSConfig
+from runspan.sources.elizaos_events import read_run
 from tests.unit.scripted import ScriptedClient
 
 MS_NS = 1_000_000
@@ -232,3 +233,149 @@ async def test_no_list_of_agents_means_a_wrong_address(error: Exception) -> None
     elizaos, _ = source(lambda path, params: error)
     with pytest.raises(SourceUnavailable, match="check base_url"):
         await elizaos.scopes()
+
+
+def row(kind: str, at_ms: float, **data: Any) -> Json:
+    return {"type": kind, "timestamp": T0_MS + at_ms, "data": data}
+
+
+def model_used(model_type: str, at_ms: float, took_ms: float | None, **data: Any) -> Json:
+    return row("MODEL_USED", at_ms, modelType=model_type, provider="openai", executionTime=took_ms, **data)
+
+
+def embedded(at_ms: float, took_ms: float, status: str = "completed", memory_id: str = "m1") -> Json:
+    return row("EMBEDDING_EVENT", at_ms, status=status, memoryId=memory_id, durationMs=took_ms)
+
+
+def action(kind: str, at_ms: float, action_id: str = "a", **data: Any) -> Json:
+    return row(f"ACTION_{kind}", at_ms, actionId=action_id, actionName="SEND", **data)
+
+
+def read(*rows: Json) -> Run:
+    """The run of these rows, which is the same in whatever order they come."""
+    events = [row("RUN_STARTED", 0), *rows, row("RUN_ENDED", 900, status="completed", durationMs=900)]
+    run, backwards = (
+        read_run(RunBody(REF, {"detail": {"summary": {"runId": "run"}, "events": ordered}}))
+        for ordered in (events, events[::-1])
+    )
+    assert run == backwards
+    return run
+
+
+def of_kind(run: Run, kind: StepKind) -> list[Step]:
+    return [step for step in run.steps if step.kind is kind]
+
+
+@pytest.mark.parametrize(
+    ("model_row", "event"),
+    [
+        (model_used("TEXT_EMBEDDING", 50, 30.0), embedded(55, 36)),
+        (model_used("TEXT_EMBEDDING", 96, 0.0429), embedded(106, 1)),
+        (model_used("TEXT_EMBEDDING", 53, 30.4), embedded(52, 30)),
+    ],
+    ids=["around it", "stored later", "row written late"],
+)
+def test_embedding_told_by_two_rows_is_one(model_row: Json, event: Json) -> None:
+    assert read(model_row, event).steps == read(model_row).steps
+
+
+def test_embedding_is_failed_where_its_event_is() -> None:
+    (step,) = read(model_used("TEXT_EMBEDDING", 50, 30.0), embedded(55, 36, "failed")).steps
+    assert (step.error, step.duration_ns) == (StepError("failed"), 30 * MS_NS)
+
+
+def test_embedding_lasted_as_long_as_its_event_where_its_model_row_does_not_say() -> None:
+    (step,) = read(model_used("TEXT_EMBEDDING", 50, None), embedded(55, 36)).steps
+    assert step.duration_ns == 36 * MS_NS
+
+
+@pytest.mark.parametrize(
+    ("event", "kept"),
+    [(embedded(120, 10), 2), (embedded(40, 36), 2), (embedded(55, 36), 1)],
+    ids=["later", "over before", "around it"],
+)
+def test_embedding_event_of_other_work_stays(event: Json, kept: int) -> None:
+    run = read(model_used("TEXT_EMBEDDING", 50, 30.0), event)
+    assert len(of_kind(run, StepKind.EMBEDDINGS)) == kept
+
+
+def test_every_embedding_event_takes_one_model_row() -> None:
+    rows = [model_used("TEXT_EMBEDDING", 50, 30.0), model_used("TEXT_EMBEDDING", 54, 33.0)]
+    events = [embedded(55, 36), embedded(62, 44, memory_id="m2"), embedded(61, 40, memory_id="m3")]
+    for count, expected in enumerate((2, 2, 2, 3)):
+        assert len(read(*rows, *events[:count]).steps) == expected
+
+
+def test_embedding_event_leaves_the_wider_one_to_the_row_that_ends_later() -> None:
+    rows = [model_used("TEXT_EMBEDDING", 50, 30.0), model_used("TEXT_EMBEDDING", 80, 58.0)]
+    assert len(read(*rows, embedded(55, 36), embedded(85, 66)).steps) == 2
+
+
+def test_embedding_has_no_answer_in_words() -> None:
+    run = read(model_used("TEXT_EMBEDDING", 50, 30.0, prompt="Where is it?", response="[array]"))
+    assert [(len(step.content.input), step.content.output) for step in run.steps] == [(1, ())]
+
+
+@pytest.mark.parametrize("completed_ms", [300, 298])
+def test_action_of_an_instant_is_one(completed_ms: int) -> None:
+    (tool,) = read(action("STARTED", 300), action("COMPLETED", completed_ms)).steps
+    assert (tool.start_ns, tool.end_ns) == ((T0_MS + 300) * MS_NS, (T0_MS + completed_ms) * MS_NS)
+
+
+def test_action_of_an_instant_is_one_without_an_id() -> None:
+    rows = [row(f"ACTION_{kind}", 300, actionName="SEND") for kind in ("COMPLETED", "STARTED")]
+    assert len(read(*rows).steps) == 1
+
+
+def test_action_that_never_came_back_says_so() -> None:
+    run = read(action("STARTED", 300, "hangs"), action("STARTED", 400), action("COMPLETED", 500))
+    assert [tool.attributes.get("runspan.incomplete") for tool in run.steps] == [True, None]
+
+
+@pytest.mark.parametrize(
+    ("ended_ms", "took_ms", "is_inside"),
+    [(500, 50, False), (150, 50, False), (200, 50, False), (350, 50, False), (250, 200, True), (350, 100, True)],
+)
+def test_call_is_inside_of_its_action_where_they_meet(ended_ms: int, took_ms: int, is_inside: bool) -> None:
+    call = model_used("TEXT_SMALL", ended_ms, took_ms, actionContext={"actionId": "a"})
+    run = read(action("STARTED", 200), action("COMPLETED", 300), call)
+    (tool,) = of_kind(run, StepKind.TOOL_CALL)
+    assert (len(tool.children), len(of_kind(run, StepKind.MODEL_CALL))) == ((1, 0) if is_inside else (0, 1))
+
+
+def test_call_is_inside_of_the_action_that_did_not_come_back() -> None:
+    call = model_used("TEXT_SMALL", 500, 50, actionContext={"actionId": "a"})
+    (tool,) = read(action("STARTED", 200), call).steps
+    assert len(tool.children) == 1
+
+
+@pytest.mark.parametrize(
+    "reported",
+    [
+        {"usage": {"promptTokens": 0, "completionTokens": 0, "totalTokens": 0}},
+        {"usage": {"totalTokens": 0}, "inputTokens": 0, "outputTokens": 0},
+    ],
+)
+def test_no_tokens_are_a_figure(reported: Json) -> None:
+    (call,) = read(model_used("TEXT_LARGE", 300, 100, **reported)).steps
+    assert call.usage == Usage(input_tokens=0, output_tokens=0, total_tokens=0)
+
+
+@pytest.mark.parametrize(
+    ("status", "ended", "shown"),
+    [
+        ("completed", None, ["slow", "gave up"]),
+        ("cancelled", None, ["slow", "gave up"]),
+        ("failed", None, ["gave up"]),
+        ("timeout", None, ["gave up"]),
+        ("failed", {"status": "failed", "error": "slow"}, ["gave up"]),
+        ("failed", {"status": "failed", "error": "threw"}, ["slow", "gave up"]),
+    ],
+)
+def test_errors_are_events_unless_they_describe_the_run(status: str, ended: Json, shown: list[str]) -> None:
+    events = [] if ended is None else [row("RUN_ENDED", 900, **ended)]
+    document = {"status": status, "startTime": T0_MS, "endTime": T0_MS + 900, "errors": ["slow", "gave up"]}
+    run = read_run(RunBody(REF, {"detail": document | {"events": events}}))
+    assert [(step.name, step.content) for step in run.steps] == [("error", Content(text=text)) for text in shown]
+    assert run.raw_status == status
+    assert run.error_description == (ended["error"] if ended else "slow")

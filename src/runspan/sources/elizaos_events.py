@@ -4,6 +4,7 @@ Every event is a log row, and its timestamp the time at which the row was writte
 Rows come in any order; here they are put into one that depends on nothing but the rows.
 """
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,11 @@ STATUSES = {
     "canceled": RunStatus.CANCELLED,
 }
 """The words of the server and of the vendor's documents."""
+STORED_NS = 20 * MS_NS
+"""An EMBEDDING_EVENT is written once the vector is stored: on a 1.7.2 server with little to do, 3 to 10 ms after the
+model row of the same work."""
+ROUNDED_NS = 5 * MS_NS
+"""Times are told in milliseconds, and no one waits for a model row to be written."""
 IGNORED_STATUSES = frozenset({"self", "off", "muted", "replaced", "noMessageId"})
 """How a run ends that the agent leaves at once; the list keeps showing it as `started`."""
 
@@ -79,7 +85,9 @@ def read_run(body: RunBody, *, include_ignored: bool = False) -> Run:
     if started_ns is None and ended_ns is not None and duration_ns is not None:
         started_ns = ended_ns - duration_ns
     status = _status(raw_status, has_ended=ended is not None or ended_ns is not None, failed=failed)
-    error = ended.data.text("error") if ended else next(iter(summary.texts("errors")), None)
+    errors = summary.texts("errors")
+    error = ended.data.text("error") if ended else next(iter(errors), None)
+    is_description = status in (RunStatus.FAILED, RunStatus.TIMEOUT) and errors[:1] == (error,)
     tokens = summary.child("tokensUsed")
     ignored = raw_status in IGNORED_STATUSES and not include_ignored
     locator = body.ref.locator
@@ -99,7 +107,7 @@ def read_run(body: RunBody, *, include_ignored: bool = False) -> Run:
             total_tokens=tokens.integer("totalTokens"),
         ),
         error_description=error,
-        steps=_steps(rows),
+        steps=(*_steps(rows), *(_error(text) for text in errors[1 if is_description else 0 :])),
         traceparent=find_traceparent(summary.value("metadata"), started.data.document if started else None),
         incomplete=started is None and not documented,
         skip_reason=raw_status if ignored else None,
@@ -108,9 +116,9 @@ def read_run(body: RunBody, *, include_ignored: bool = False) -> Run:
 
 
 def _rows(detail: Fields) -> list[_Row]:
-    def place(event: Fields) -> tuple[bool, int, str]:
-        time_ns = event.time_ns("timestamp", MS_NS)
-        return time_ns is None, time_ns or 0, event_kind(event)
+    def place(event: Fields) -> tuple[bool, int, bool, str]:
+        time_ns, kind = event.time_ns("timestamp", MS_NS), event_kind(event)
+        return time_ns is None, time_ns or 0, not kind.endswith("_STARTED"), kind
 
     return [
         _Row(event_kind(event), event.time_ns("timestamp", MS_NS), event.child("data"))
@@ -126,32 +134,73 @@ def _status(raw_status: str | None, *, has_ended: bool, failed: bool) -> RunStat
 
 def _steps(rows: Sequence[_Row]) -> tuple[Step, ...]:
     actions = _actions(rows)
-    ids = {action_id for action_id, _ in actions if action_id is not None}
+    by_id: dict[str, Step] = {}
+    for action_id, action in actions:
+        if action_id is not None:
+            by_id.setdefault(action_id, action)
     inside: dict[str, list[Step]] = {}
     steps: list[Step] = []
+    embedding_calls: list[Step] = []
+    embedding_events: list[Step] = []
     for row in rows:
         step = _step(row)
         if step is None:
             continue
-        # An id unknown in this run is a leftover of an action that threw in another. Embeddings bear the id of whatever
-        # action ran at the time.
+        if step.kind is StepKind.EMBEDDINGS and step.end_ns is not None:
+            # These bear the id of whatever action ran at the time.
+            (embedding_calls if row.kind == "MODEL_USED" else embedding_events).append(step)
+            continue
         action_id = row.data.child("actionContext").text("actionId") if step.kind is StepKind.MODEL_CALL else None
-        if action_id in ids:
+        # An id unknown in this run is a leftover of an action that threw in another.
+        if action_id in by_id and not _is_apart(step, by_id[action_id]):
             inside.setdefault(action_id, []).append(step)
         else:
             steps.append(step)
+    steps += _embeddings(embedding_calls, embedding_events)
     for action_id, action in actions:
         children = inside.pop(action_id, []) if action_id is not None else []
         steps.append(replace(action, children=_in_order(children)))
     return _in_order(steps)
 
 
-def _in_order(steps: Iterable[Step]) -> tuple[Step, ...]:
-    def place(step: Step) -> tuple[int, int, tuple[str, ...]]:
-        end_ns = step.end_ns or step.start_ns or 0
-        return step.start_ns or end_ns - (step.duration_ns or 0), end_ns, step.key
+def _is_apart(call: Step, action: Step) -> bool:
+    """Whether the call was over before the action began, or began after its end."""
+    if call.end_ns is None:
+        return False
+    if action.start_ns is not None and call.end_ns <= action.start_ns:
+        return True
+    return action.end_ns is not None and call.duration_ns is not None and _start_ns(call) >= action.end_ns
 
-    return tuple(sorted(steps, key=place))
+
+def _embeddings(calls: Iterable[Step], events: Iterable[Step]) -> list[Step]:
+    """One step for each embedding: a model row, or an event that tells of work of which there is no model row."""
+    begun = deque(sorted(events, key=_start_ns))
+    free: list[Step] = []
+    steps: list[Step] = []
+    for call in sorted(calls, key=_start_ns):
+        while begun and _start_ns(begun[0]) <= _start_ns(call) + STORED_NS:
+            insort(free, begun.popleft(), key=_end_ns)
+        # The first to end of those that hold the call leaves the others to calls that end later.
+        place = bisect_left(free, _end_ns(call) - ROUNDED_NS, key=_end_ns)
+        if place < len(free):
+            event = free.pop(place)
+            duration_ns = event.duration_ns if call.duration_ns is None else call.duration_ns
+            steps.append(replace(call, duration_ns=duration_ns, error=event.error))
+        else:
+            steps.append(call)
+    return [*steps, *free, *begun]
+
+
+def _in_order(steps: Iterable[Step]) -> tuple[Step, ...]:
+    return tuple(sorted(steps, key=lambda step: (_start_ns(step), _end_ns(step), step.key)))
+
+
+def _start_ns(step: Step) -> int:
+    return step.start_ns or _end_ns(step) - (step.duration_ns or 0)
+
+
+def _end_ns(step: Step) -> int:
+    return step.end_ns or step.start_ns or 0
 
 
 def _step(row: _Row) -> Step | None:
@@ -175,6 +224,10 @@ def _note(row: _Row, name: str, detail: str, attributes: Mapping[str, AttributeV
     return Step(kind=StepKind.NOTE, key=key, name=name, end_ns=row.time_ns, attributes=attributes or {})
 
 
+def _error(text: str) -> Step:
+    return Step(kind=StepKind.NOTE, key=("error", text), name="error", content=Content(text=text))
+
+
 def _model_call(row: _Row) -> Step:
     data = row.data
     # A slot (TEXT_LARGE), not the name of a model: the server tells none.
@@ -188,14 +241,17 @@ def _model_call(row: _Row) -> Step:
     if provider:
         attributes["gen_ai.provider.name"] = provider
     cost = data.decimal("cost")
+    is_embedding = "EMBEDDING" in model_type.upper()
+    # What answers an embedding is a vector, of which the server shows no more than the word `[array]`.
+    output = () if is_embedding else _said("assistant", data.value("response"))
     return Step(
-        kind=StepKind.EMBEDDINGS if "EMBEDDING" in model_type.upper() else StepKind.MODEL_CALL,
+        kind=StepKind.EMBEDDINGS if is_embedding else StepKind.MODEL_CALL,
         key=("model", model_type, str(row.time_ns), str(duration_ns), action_id or ""),
         end_ns=row.time_ns,
         duration_ns=duration_ns,
         usage=_usage(data),
         cost=None if cost is None else Cost(cost),
-        content=Content(input=_said("user", data.value("prompt")), output=_said("assistant", data.value("response"))),
+        content=Content(input=_said("user", data.value("prompt")), output=output),
         attributes=attributes,
     )
 
@@ -207,8 +263,8 @@ def _usage(data: Fields) -> Usage:
         return Usage(input_tokens=tokens.integer("prompt"), output_tokens=tokens.integer("completion"))
     usage = data.child("usage")
     return Usage(
-        input_tokens=_first_integer(usage, "promptTokens", "inputTokens") or data.integer("inputTokens"),
-        output_tokens=_first_integer(usage, "completionTokens", "outputTokens") or data.integer("outputTokens"),
+        input_tokens=_first_integer((usage, "promptTokens"), (usage, "inputTokens"), (data, "inputTokens")),
+        output_tokens=_first_integer((usage, "completionTokens"), (usage, "outputTokens"), (data, "outputTokens")),
         total_tokens=usage.integer("totalTokens"),
     )
 
@@ -225,10 +281,11 @@ def _embedding(row: _Row) -> Step:
 
 
 def _actions(rows: Sequence[_Row]) -> list[tuple[str | None, Step]]:
-    """The actions with their ids: start and end paired by id, without one by name, in the order of their times."""
+    """The actions with their ids: start and end paired by id, whichever was written first; without one by name, in the
+    order of their times."""
     waiting: dict[tuple[str | None, str], deque[int]] = {}
     pairs: list[tuple[_Row | None, _Row | None]] = []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.kind == "ACTION_COMPLETED" and _action_id(row) is not None):
         if row.kind == "ACTION_STARTED":
             waiting.setdefault(_identity(row), deque()).append(len(pairs))
             pairs.append((row, None))
@@ -263,6 +320,8 @@ def _action(started: _Row | None, completed: _Row | None) -> tuple[str | None, S
     attributes: dict[str, AttributeValue] = {"gen_ai.tool.type": "function"}
     if action_id:
         attributes["runspan.elizaos.action_id"] = action_id
+    if completed is None:
+        attributes["runspan.incomplete"] = True
     # `success` is true even of actions that failed: the server writes it so where it lost the result. Only a false
     # can be believed.
     failed = completed is not None and completed.data.boolean("success") is False
@@ -289,5 +348,5 @@ def _time_ns(fields: Fields, *keys: str) -> int | None:
     return next((time_ns for key in keys if (time_ns := fields.time_ns(key, MS_NS)) is not None), None)
 
 
-def _first_integer(fields: Fields, *keys: str) -> int | None:
-    return next((number for key in keys if (number := fields.integer(key)) is not None), None)
+def _first_integer(*places: tuple[Fields, str]) -> int | None:
+    return next((number for fields, key in places if (number := fields.integer(key)) is not None), None)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from runspan.demo.samples import casedev_run
 from runspan.demo.world import WorldAgent
@@ -62,6 +63,10 @@ async def test_names_are_the_presets_or_the_ones_that_were_chosen(
 async def test_a_trace_that_is_too_large_is_trimmed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"jaeger": replace(presets.PRESETS["jaeger"], trace_bytes=10_000)}
     monkeypatch.setattr(presets, "PRESETS", small)
-    encoded = await sent(bench, preset="jaeger")
+    with capture_logs() as logs:
+        encoded = await sent(bench, preset="jaeger")
     assert len(encoded.payload) <= 10_000
-    assert "the content of 1 of" in str(encoded.trace.root.attributes["runspan.trimmed"])
+    told = str(encoded.trace.root.attributes["runspan.trimmed"])
+    assert "the content of 1 of" in told
+    [line] = [line for line in logs if line["action"] == "trace_trimmed"]
+    assert line["event"] == f"run {encoded.trace.ref.run_id} is sent {told}"

@@ -141,4 +141,4 @@ async def _fetched(config: Config, name: str, run_id: str, locator: Locator) -> 
             await source.http.close()
     run = source.read(body)
     _warn(run)
-    return project(run, settings)
+    return encode(project(run, settings), trace_bytes=settings.preset.trace_bytes).trace

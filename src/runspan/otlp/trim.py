@@ -40,7 +40,7 @@ def trim(trace: Trace, excess_bytes: int, size: Callable[[Span], int]) -> Trace:
         (lost_spans, f"the last {lost_spans} of {len(trace.spans)} spans"),
         (lost_events, f"the last {lost_events} of {len(trace.root.events)} events of the run"),
     )
-    told = f"larger than the backend takes, without {', '.join(text for count, text in left_out if count)}"
+    told = f"without {', '.join(text for count, text in left_out if count)}, since it is larger than the backend takes"
     spans[0] = replace(root, attributes={**root.attributes, own.TRIMMED: told})
     return replace(trace, spans=tuple(spans))
 

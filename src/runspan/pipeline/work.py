@@ -18,6 +18,7 @@ from runspan.pipeline import standing
 from runspan.pipeline.line import Line
 from runspan.pipeline.outbox import Outbox, Parcel
 from runspan.projection import project
+from runspan.projection.conventions import own
 from runspan.quantities import nanoseconds
 from runspan.rate import TurnsOver
 from runspan.trace import Trace
@@ -227,6 +228,13 @@ class Work:
         projection = self._line.projection
         trace = project(run, projection)
         encoded = encode(trace, trace_bytes=projection.preset.trace_bytes)
+        if (trimmed := encoded.trace.root.attributes.get(own.TRIMMED)) is not None:
+            log.warning(
+                f"run {claim.ref.run_id} is sent {trimmed}",
+                action="trace_trimmed",
+                source=self._line.name,
+                run=claim.ref.run_id,
+            )
         return Parcel(claim, encoded, summary_of(run, trace), run.raw_status)
 
     def _still_open(self, claim: Claim, run: Run, body: RunBody, now_ns: int) -> Parcel | Finished:

@@ -1,18 +1,16 @@
 """Figures of a span as people read them. What the platform did not say gives an empty text."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from runspan.model import AttributeValue
 
 _MICROSECOND_NS = 1_000
 _MILLISECOND_NS = 1_000_000
 _SECOND_NS = 1_000_000_000
-_TOKENS = (
-    ("runspan.run.input_tokens", "runspan.run.output_tokens"),
-    ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"),
-)
-_TOTALS = ("runspan.run.total_tokens", "runspan.usage.total_tokens")
+_TOKENS = ("runspan.run.", "gen_ai.usage.", "runspan.usage.")
+_TOKENS_APART = "runspan.usage.reported_"
 _COSTS = ("runspan.run.cost.", "runspan.cost.")
+_COSTS_APART = "runspan.cost.reported_"
 
 
 def duration(duration_ns: int) -> str:
@@ -31,20 +29,41 @@ def duration(duration_ns: int) -> str:
 
 
 def tokens(attributes: Mapping[str, AttributeValue]) -> str:
-    """`850 → 120` where a side is known, else the total."""
-    for into, out in _TOKENS:
-        if into in attributes or out in attributes:
-            return f"{attributes.get(into, '?')} → {attributes.get(out, '?')}"
-    return next((str(attributes[total]) for total in _TOTALS if total in attributes), "")
+    """`850 → 120` where a side is known, else the total; `(850 → 120)` where the run's total counts instead."""
+    apart = _tokens(attributes, _TOKENS_APART)
+    return f"({apart})" if apart else next(filter(None, (_tokens(attributes, prefix) for prefix in _TOKENS)), "")
+
+
+def tokens_of_run(attributes: Mapping[str, AttributeValue]) -> str:
+    """`900 → 120 tokens (40 unattributed)`; `1100 tokens (900 → 120)` where that is not the sum."""
+    counted = _tokens(attributes, "runspan.run.")
+    into, out, total, unattributed = (
+        attributes.get(f"runspan.run.{name}_tokens") for name in ("input", "output", "total", "unattributed")
+    )
+    is_sum = isinstance(into, int) and isinstance(out, int) and into + out == total
+    notes = [f"{unattributed} unattributed"] if unattributed else []
+    if total is not None and not is_sum and counted != str(total):
+        notes.insert(0, counted)
+        counted = str(total)
+    return f"{counted} tokens" + (f" ({', '.join(notes)})" if notes else "") if counted else ""
 
 
 def cost(attributes: Mapping[str, AttributeValue]) -> str:
-    """`0.0234 usd`, `0.85 credits`; both where both are known."""
-    return ", ".join(f"{amount:.6g} {unit}" for unit, amount in _amounts(attributes))
+    """`0.0234 usd`, `0.85 credits`; both where both are known. `(0.4 usd)` where the run's cost counts instead."""
+    apart = _cost(attributes, _COSTS_APART)
+    return f"({apart})" if apart else next(filter(None, (_cost(attributes, prefix) for prefix in _COSTS)), "")
 
 
-def _amounts(attributes: Mapping[str, AttributeValue]) -> Iterator[tuple[str, float]]:
-    for name, amount in attributes.items():
-        unit = next((name.removeprefix(prefix) for prefix in _COSTS if name.startswith(prefix)), None)
-        if unit is not None and isinstance(amount, float):
-            yield unit.removeprefix("reported_"), amount
+def _tokens(attributes: Mapping[str, AttributeValue], prefix: str) -> str:
+    into, out, total = (attributes.get(f"{prefix}{part}_tokens") for part in ("input", "output", "total"))
+    if into is None and out is None:
+        return "" if total is None else str(total)
+    return f"{'?' if into is None else into} → {'?' if out is None else out}"
+
+
+def _cost(attributes: Mapping[str, AttributeValue], prefix: str) -> str:
+    return ", ".join(
+        f"{amount:.6g} {name.removeprefix(prefix)}"
+        for name, amount in attributes.items()
+        if name.startswith(prefix) and isinstance(amount, float)
+    )

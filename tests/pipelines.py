@@ -35,6 +35,9 @@ class NoQuota:
     def debit(self, key: str, interval_ns: int) -> int:
         return 0
 
+    def delay(self, key: str, by_ns: int) -> None:
+        pass
+
     def pause(self, key: str, until_ns: int) -> None:
         pass
 

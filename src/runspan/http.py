@@ -129,10 +129,11 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         params: Sequence[tuple[str, str]] = (),
         content: bytes | None = None,
+        on_answer: Callable[[], Awaitable[None]] | None = None,
     ) -> Reply:
         """One request, one answer. `path` is already encoded and goes behind the base URL's path.
 
-        Raises ConnectionFailed, BodyTooLarge.
+        `on_answer` is awaited when the answer begins. Raises ConnectionFailed, BodyTooLarge.
         """
         query = f"?{urllib.parse.urlencode(params)}" if params else ""
         url = f"{self.base_url}{path}{query}"
@@ -141,6 +142,8 @@ class Connection:
                 asyncio.timeout(self._total_seconds) as deadline,
                 self._client.stream(method, url, headers=dict(headers or {}), content=content) as response,
             ):
+                if on_answer:
+                    await on_answer()
                 reply = Reply(response.status_code, dict(response.headers), await self._read_held(response, deadline))
         except (httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ConnectionFailed(_describe(error), tls=_is_tls(error)) from None
@@ -225,14 +228,20 @@ class Client:
         return await self._retry(self._ask, encode_path(segments), query)
 
     async def _ask(self, path: str, query: list[tuple[str, str]]) -> Json:
-        await self._limiter.acquire()
+        granted_ns = await self._limiter.acquire()
         where = f"source {self._name}: GET {self._connection.base_url}{path}"
         try:
             headers = {"accept": "application/json", **self._headers()}
         except ConfigError as error:
             raise SourceRefused(f"source {self._name}: {error}") from None
         try:
-            reply = await self._connection.request("GET", path, params=query, headers=headers)
+            reply = await self._connection.request(
+                "GET",
+                path,
+                params=query,
+                headers=headers,
+                on_answer=lambda: self._limiter.answered(granted_ns),
+            )
         except ConnectionFailed as failed:
             raise SourceUnavailable(f"{where} failed ({failed.reason}); asking again later") from None
         except BodyTooLarge:

@@ -6,6 +6,7 @@ budget grants one request an interval and saves nothing up.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -17,12 +18,24 @@ LONGEST_NAP_SECONDS = 60.0
 JITTER_SHARE = 0.02
 JITTER_SECONDS = 0.1
 """The platform counts requests as they arrive, and those of a window may arrive this much closer than they left."""
+MOST_LATE_SECONDS = 1.0
+"""An answer that took longer than this was late for other reasons than its request."""
+USUAL_OF = 32
+"""So many answers tell how long one takes."""
 
 
 def spacing_ns(rate: Rate) -> int:
     """How far apart requests leave, so that no window of the rate holds more of them than it may, jitter included."""
-    window_seconds = rate.per_seconds / min(rate.requests, 1)
-    return int(rate.interval_ns * (1 + max(JITTER_SHARE, JITTER_SECONDS / window_seconds)))
+    return int(rate.interval_ns * (1 + jitter_seconds(rate) / _window_seconds(rate)))
+
+
+def jitter_seconds(rate: Rate) -> float:
+    """How much closer than they left the requests of one window may arrive."""
+    return max(JITTER_SHARE * _window_seconds(rate), JITTER_SECONDS)
+
+
+def _window_seconds(rate: Rate) -> float:
+    return rate.per_seconds / min(rate.requests, 1)
 
 
 class Budget(Protocol):
@@ -30,6 +43,10 @@ class Budget(Protocol):
 
     def debit(self, key: str, interval_ns: int) -> int:
         """Take the next grant of `key`: 0 if granted now, else how many nanoseconds to wait before asking again."""
+        ...
+
+    def delay(self, key: str, by_ns: int) -> None:
+        """Put off the next grant of `key`, and with it all that follow."""
         ...
 
     def pause(self, key: str, until_ns: int) -> None:
@@ -53,6 +70,10 @@ class MemoryBudget:
         self._free_ns[key] = now_ns + interval_ns
         return 0
 
+    def delay(self, key: str, by_ns: int) -> None:
+        """See `Budget.delay`."""
+        self._free_ns[key] = max(self._free_ns.get(key, 0), self._now()) + by_ns
+
     def pause(self, key: str, until_ns: int) -> None:
         """See `Budget.pause`."""
         self._free_ns[key] = max(self._free_ns.get(key, 0), until_ns)
@@ -65,7 +86,8 @@ class TurnsOver(Exception):
 class Limiter:
     """One source's turn-taking: `acquire` returns when the next request may leave, first come first served.
 
-    Once `over` is set, whoever waits is turned away.
+    Once `over` is set, whoever waits is turned away. `jitter_ns`, where given, is what the spacing allows for: where a
+    request may have arrived later than that, those behind it are put off as much.
     """
 
     def __init__(
@@ -74,6 +96,7 @@ class Limiter:
         key: str,
         interval_ns: int,
         *,
+        jitter_ns: int | None = None,
         over: asyncio.Event | None = None,
         now: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -83,18 +106,41 @@ class Limiter:
         self._interval_ns = interval_ns
         self._now = now
         self._sleep = sleep
+        self._jitter_ns = jitter_ns
+        self._took_ns: deque[int] = deque(maxlen=USUAL_OF)
+        self._delays: deque[tuple[int, int]] = deque(maxlen=USUAL_OF)
+        """When the next grants were put off, and by how much."""
         self._turn = asyncio.Lock()
         self._over = over or asyncio.Event()
 
-    async def acquire(self) -> None:
-        """Wait for, and take, the next grant. Raises TurnsOver."""
+    async def acquire(self) -> int:
+        """Wait for, and take, the next grant; gives the instant before it. Raises TurnsOver."""
         async with self._turn:
             while not self._over.is_set():
+                asked_ns = self._now()
                 wait_ns = await asyncio.to_thread(self._budget.debit, self._key, self._interval_ns)
                 if not wait_ns:
-                    return
+                    return asked_ns
                 await self._nap(min(wait_ns / 1e9, LONGEST_NAP_SECONDS))
         raise TurnsOver
+
+    async def answered(self, granted_ns: int) -> None:
+        """The request that was granted then has been answered.
+
+        How long an answer usually takes is the platform's affair; a request that took longer may have left or arrived
+        late (a new connection, a busy machine), and then those behind it are closer to it than they should be.
+        """
+        if self._jitter_ns is None:
+            return
+        now_ns = self._now()
+        took_ns = now_ns - granted_ns
+        usual_ns = min(self._took_ns, default=0)
+        self._took_ns.append(took_ns)
+        late_ns = min(took_ns - usual_ns, int(MOST_LATE_SECONDS * 1e9)) - self._jitter_ns
+        late_ns -= sum(by_ns for at_ns, by_ns in self._delays if at_ns >= granted_ns)
+        if late_ns > 0:
+            self._delays.append((now_ns, late_ns))
+            await asyncio.to_thread(self._budget.delay, self._key, late_ns)
 
     async def _nap(self, seconds: float) -> None:
         nap, over = asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(self._over.wait())

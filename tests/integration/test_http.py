@@ -89,6 +89,9 @@ class OpenBudget:
     def debit(self, key: str, interval_ns: int) -> int:
         return 0
 
+    def delay(self, key: str, by_ns: int) -> None:
+        pass
+
     def pause(self, key: str, until_ns: int) -> None:
         self.pauses.append(until_ns / 1e9 - NOW)
 

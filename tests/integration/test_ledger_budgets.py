@@ -34,6 +34,19 @@ def test_one_request_an_interval_and_nothing_saved_up(ledger: Ledger, clock: Clo
     assert ledger.debit("case", 2 * SECOND) == 2 * SECOND
 
 
+def test_what_is_put_off_puts_off_all_behind_it(ledger: Ledger, clock: Clock) -> None:
+    ledger.delay("case", SECOND)  # nothing was granted yet, so nothing can be too close to it
+    assert ledger.debit("case", 2 * SECOND) == 0
+    ledger.delay("case", SECOND)
+    assert ledger.debit("case", 2 * SECOND) == 3 * SECOND
+    clock.advance(10)
+    ledger.delay("case", SECOND)
+    assert ledger.debit("case", 2 * SECOND) == SECOND
+    clock.advance(-86_400)
+    ledger.delay("case", SECOND)
+    assert ledger.debit("case", 2 * SECOND) == 2 * SECOND
+
+
 def test_a_pause_holds_for_its_time_and_is_never_shortened(ledger: Ledger, clock: Clock) -> None:
     ledger.pause("case", clock.ns + 60 * SECOND)
     ledger.pause("case", clock.ns + 30 * SECOND)

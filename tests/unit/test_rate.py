@@ -2,12 +2,13 @@
 
 import asyncio
 import random
+from heapq import heappop, heappush
 from itertools import pairwise
 
 import pytest
 
 from runspan.quantities import Rate
-from runspan.rate import Limiter, MemoryBudget, spacing_ns
+from runspan.rate import Limiter, MemoryBudget, jitter_seconds, spacing_ns
 
 SECOND = 1_000_000_000
 START = 1_780_000_000 * SECOND
@@ -131,6 +132,53 @@ async def test_no_window_ever_holds_more_than_the_rate_however_late_single_reque
     window_ns = int(parsed.per_seconds * SECOND / min(parsed.requests, 1))
     most = int(max(parsed.requests, 1))
     assert all(later - first >= window_ns for first, later in zip(arrived, arrived[most:], strict=False))
+
+
+class Line:
+    """Requests on their way, by a clock that goes on only while somebody sleeps; an answer comes a while after its
+    request has arrived."""
+
+    ANSWERED_AFTER = int(0.15 * SECOND)
+
+    def __init__(self, rate: Rate) -> None:
+        self.hands = Hands()
+        self.limiter = Limiter(
+            MemoryBudget(self.hands),
+            "k",
+            spacing_ns(rate),
+            jitter_ns=int(jitter_seconds(rate) * SECOND),
+            now=self.hands,
+            sleep=self.sleep,
+        )
+        self.arrived: list[int] = []
+        self._coming: list[tuple[int, int]] = []
+
+    async def ask(self, late_ns: int) -> None:
+        granted_ns = await self.limiter.acquire()
+        arrives_ns = self.hands.ns + late_ns
+        self.arrived.append(arrives_ns)
+        heappush(self._coming, (arrives_ns + self.ANSWERED_AFTER, granted_ns))
+
+    async def sleep(self, seconds: float) -> None:
+        until_ns = self.hands.ns + int(seconds * SECOND) + 1
+        while self._coming and self._coming[0][0] <= until_ns:
+            self.hands.ns, granted_ns = heappop(self._coming)
+            await self.limiter.answered(granted_ns)
+        self.hands.ns = until_ns
+
+
+@pytest.mark.parametrize("rate", ["2/s", "10/s", "50/s", "10/2s", "90/min"])
+async def test_no_window_holds_more_where_a_request_is_held_up_on_its_way(rate: str):
+    parsed, chance = Rate.parse(rate), random.Random(5)
+    line = Line(parsed)
+    for number in range(600):
+        held_up = number % 40 == 0  # as the first one is, whose connection is new
+        await line.ask(int(chance.uniform(0.2, 0.8) * SECOND) if held_up else chance.randrange(SECOND // 50))
+    arrived, window_ns, most = sorted(line.arrived), parsed.per_seconds * SECOND, int(parsed.requests)
+    assert all(later - first >= window_ns for first, later in zip(arrived, arrived[most:], strict=False))
+    # Slow is not late: all took their time for the answer, and only what was late was made up for.
+    held_up_seconds = 600 / 40 * 0.8
+    assert line.hands.ns - START < 600 * spacing_ns(parsed) + (held_up_seconds + 1) * SECOND
 
 
 def test_a_rate_is_nearly_used_up():

@@ -29,6 +29,15 @@ def debit(connection: Connection, now_ns: int, key: str, interval_ns: int) -> in
     return wait_ns
 
 
+def delay(connection: Connection, now_ns: int, key: str, by_ns: int) -> None:
+    """Put off the next grant."""
+    row = connection.execute(select(budgets).where(budgets.c.key == key)).one_or_none()
+    if row is not None:
+        _, next_free_ns = _rebased(now_ns, row.granted_ns, row.next_free_ns)
+        later = {"granted_ns": now_ns, "next_free_ns": max(next_free_ns, now_ns) + by_ns}
+        connection.execute(update(budgets).where(budgets.c.key == key).values(later))
+
+
 def _rebased(now_ns: int, since_ns: int, until_ns: int) -> tuple[int, int]:
     # A clock that was set back leaves `since` in the future. What was agreed then is a distance: it starts again now.
     return (now_ns, until_ns - (since_ns - now_ns)) if since_ns > now_ns else (since_ns, until_ns)

@@ -371,6 +371,11 @@ class Ledger:
         with self._store.write() as connection:
             return budgets.debit(connection, self._now(), key, interval_ns)
 
+    def delay(self, key: str, by_ns: int) -> None:
+        """Put off the next grant of a budget, and with it all that follow."""
+        with self._store.write() as connection:
+            budgets.delay(connection, self._now(), key, by_ns)
+
     def pause(self, key: str, until_ns: int) -> None:
         """Grant nothing of a budget before `until_ns`: the platform has asked for that."""
         with self._store.write() as connection:

@@ -22,7 +22,7 @@ from runspan.projection.capture import ContentRules, KeyRules
 from runspan.projection.prices import ModelPrice, Prices
 from runspan.projection.settings import ProjectionSettings
 from runspan.published_prices import published
-from runspan.rate import Budget, Limiter, spacing_ns
+from runspan.rate import Budget, Limiter, jitter_seconds, spacing_ns
 from runspan.sources import registry
 from runspan.sources.base import Source
 
@@ -125,7 +125,14 @@ def open_source(
     client = Client(
         connection,
         name=source_config.name,
-        limiter=Limiter(budget, key, interval_ns, over=stopping, now=now),
+        limiter=Limiter(
+            budget,
+            key,
+            interval_ns,
+            jitter_ns=int(jitter_seconds(source_config.rate) * 1e9),
+            over=stopping,
+            now=now,
+        ),
         headers=headers,
     )
     return kind(source_config, client), Limiter(budget, f"{key} open", interval_ns * 2, over=stopping, now=now)

@@ -222,8 +222,32 @@ class TestBadData:
                     await poll(line_up)
                 assert counted(line_up.ledger) == Counter({EXPORTED: known, DUE: 3})
                 bench.simulator.faults.remove(wall)
-                advance(line_up, clock, 1000)
-                await until(lambda: counted(line_up.ledger) == {EXPORTED: known + 3})
+                await pass_time(line_up, clock, 100, lambda: counted(line_up.ledger) == {EXPORTED: known + 3})
+
+    async def test_no_run_is_quarantined_because_another_comes_at_the_end_of_an_outage(
+        self, bench: Bench, clock: Clock
+    ):
+        bench.add(ended(1))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: counted(line_up.ledger) == {EXPORTED: 1})
+                wall = bench.simulator.fault("casedev", "/details", html(200))
+                [late] = bench.add(ended(1, first=1))
+                await poll(line_up)
+                for attempt in (1, 2, 3):
+                    if attempt == 3:
+                        bench.simulator.faults.remove(wall)
+                        bench.simulator.fault("casedev", f"/{late}/details", html(200))
+                    await pass_time(
+                        line_up,
+                        clock,
+                        100,
+                        lambda attempt=attempt: row_of(line_up.ledger, late).attempts >= attempt,
+                    )
+                assert row_of(line_up.ledger, late).state is DUE
+                bench.simulator.faults.clear()
+                await pass_time(line_up, clock, 100, lambda: states(line_up.ledger)[late] is EXPORTED)
 
     async def test_the_last_run_of_all_is_quarantined_too_where_an_older_one_comes(self, bench: Bench, clock: Clock):
         bench.add(ended(1))

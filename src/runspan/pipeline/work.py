@@ -178,7 +178,7 @@ class Work:
         self._outbox.leased.discard(claim.ref)
 
     async def _fetch_and_map(self, claim: Claim) -> Parcel | Finished:
-        line, ref = self._line, claim.ref
+        line, ref, begun_ns = self._line, claim.ref, self._now()
         known_open = claim.state is not RowState.DUE
         try:
             if known_open:
@@ -196,7 +196,7 @@ class Work:
             raise
         except SourceUnavailable as error:
             line.health.failed(error)
-            return await self._postponed(claim, error)
+            return await self._postponed(claim, error, begun_ns)
         except RunGone as error:
             line.health.succeeded()
             return self._gone(claim, error)
@@ -264,30 +264,32 @@ class Work:
         log.warning(str(error), action="run_gone", source=self._line.name, run=claim.ref.run_id)
         return Finished(claim.ref, RowState.GONE, reason="the platform no longer has this run")
 
-    async def _postponed(self, claim: Claim, error: SourceUnavailable) -> Finished:
-        """Asked again later; given up only where other runs come and this one keeps failing."""
+    async def _postponed(self, claim: Claim, error: SourceUnavailable, begun_ns: int) -> Finished:
+        """Asked again later; given up only where this one fails after another has come, and keeps failing."""
         now_ns = self._now()
         since_ns = self._failing_since_ns.setdefault(claim.ref.run_id, now_ns)
         attempts = claim.attempts + 1
-        unusable = isinstance(error, SourceGarbled | SourceRefused) and attempts >= UNUSABLE_ATTEMPTS
-        failing = attempts >= FAILING_ATTEMPTS and now_ns - since_ns > nanoseconds(FAILING_FOR)
-        if (unusable or failing) and await self._others_come(since_ns):
+        unusable = isinstance(error, SourceGarbled | SourceRefused)
+        enough = UNUSABLE_ATTEMPTS if unusable else FAILING_ATTEMPTS
+        long = unusable or now_ns - since_ns > nanoseconds(FAILING_FOR)
+        # What comes while this one is under way may only tell that an outage has just ended.
+        if attempts >= enough and long and since_ns < self._fetched_ns < begun_ns:
             return self._quarantined(claim, str(error), retryable=True)
+        if attempts >= enough - 1:
+            await self._ask_for_another()
         due_ns = standing.retry_at(now_ns, claim.attempts, error.retry_after_seconds)
         return Finished(claim.ref, claim.state, reason=str(error), due_ns=due_ns, count_attempt=True)
 
-    async def _others_come(self, since_ns: int) -> bool:
-        """Whether another run has come since then, or one that was exported before comes when asked for now."""
-        if self._fetched_ns > since_ns:
-            return True
+    async def _ask_for_another(self) -> None:
+        """See whether a run that was exported before comes when asked for now."""
         line = self._line
         exported = await asyncio.to_thread(self._ledger.runs, source=line.name, state=RowState.EXPORTED, limit=1)
         try:
             for row in exported:
                 await line.source.fetch(row.ref)
+                self._fetched_ns = self._now()
         except (SourceUnavailable, RunGone, RunUnreadable):
-            return False
-        return bool(exported)
+            return
 
     def _quarantined(self, claim: Claim, reason: str, *, retryable: bool) -> Finished:
         self._failing_since_ns.pop(claim.ref.run_id, None)

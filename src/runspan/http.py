@@ -293,7 +293,7 @@ def retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float
         if value and name == "retry-after":
             try:
                 return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now_seconds)
-            except ValueError:
+            except (ValueError, OverflowError):
                 return None
     return None
 

@@ -338,7 +338,7 @@ def test_show_runs_retry_and_id_agree(simulator: Simulator, store: OtlpStore, tm
     assert runs[0].run_id not in listed.stdout
     assert "in all: " in listed.stdout
 
-    assert program.run("retry", runs[1].run_id).stdout == "1 quarantined runs are due again\n"
+    assert program.run("retry", runs[1].run_id).stdout == "1 run is due again\n"
     assert closing_table(program.run("backfill", *SINCE).stdout)["exported"] == 1
     listed = program.run("runs", "--json")
     assert {row["run_id"]: row for row in map(json.loads, listed.stdout.splitlines())} == program.rows()

@@ -234,7 +234,7 @@ def test_whatever_a_detail_is_its_run_comes_through_or_says_why_not(
         simulator.faults.clear()
         quarantined = {run_id for run_id, row in rows.items() if row["state"] == "quarantined"}
         retried = program.run("retry")
-        assert retried.stdout == f"{len(quarantined)} quarantined runs are due again\n"
+        assert retried.stdout == f"{len(quarantined)} runs are due again\n"
         store.wait(lambda: exported(store) >= quarantined, 30)
         assert daemon.process.poll() is None
 

@@ -422,6 +422,7 @@ async def test_no_error_tells_a_key_a_parameter_or_a_body(answer: bytes):
         ({"retry-after": "1e9"}, None),
         ({"retry-after": ""}, None),
         ({"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"}, None),
+        ({"retry-after": "Sun, 06 Nov 99999999999999999999 08:49:37 GMT"}, None),
         ({"retry-after": "Mon, 99 Abc 2026 99:99:99 GMT"}, None),
         ({}, None),
     ],

@@ -101,6 +101,24 @@ class TestNoting:
             assert ledger.note_rows([row("a", said)]).known == 1
         assert ledger.states(ACCOUNT, ["a"]) == {"a": state}
 
+    def test_a_run_that_is_gone_and_still_listed_is_asked_for_again(self, ledger: Ledger, clock: Clock) -> None:
+        """A gateway may say 404 for its platform."""
+        bring(ledger, "a", GONE, "404")
+        clock.advance(9 * 60)
+        assert ledger.note_rows([row("a")]) == Noted(new=0, became_due=0, known=1)
+        clock.advance(60)
+        assert ledger.note_rows([row("a")]) == Noted(new=0, became_due=1, known=0)
+        assert ids(ledger.claim(ACCOUNT, limit=9)) == ["a"]
+
+    def test_a_job_asks_for_what_is_gone_once(self, ledger: Ledger) -> None:
+        bring(ledger, "a", GONE, "404")
+        ledger.start_job("job", {})
+        ledger.note_rows([row("a")], job="job")
+        assert ids(ledger.claim(ACCOUNT, limit=9, job="job")) == ["a"]
+        ledger.finish([Finished(ref("a"), GONE, reason="404")])
+        ledger.note_rows([row("a")], job="job")
+        assert ledger.states(ACCOUNT, ["a"]) == {"a": GONE}
+
     def test_an_expired_run_that_ends_after_all_becomes_due(self, ledger: Ledger) -> None:
         bring(ledger, "a", EXPIRED)
         assert ledger.note_rows([row("a", OPEN)]).known == 1
@@ -320,11 +338,13 @@ class TestFinishing:
         bring(ledger, "b", QUARANTINED, "400: 1000 wrong")
         bring(ledger, "c", GONE, "400: 100 % wrong")
         assert ledger.retry(source="other") == 0
-        assert ledger.retry(run_ids=["c", "d"]) == 0
+        assert ledger.retry(run_ids=["d"]) == 0
         assert ledger.retry(reason_like="100 %") == 1
         assert ledger.states(ACCOUNT, ["a", "b", "c"]) == {"a": DUE, "b": QUARANTINED, "c": GONE}
         assert ledger.retry() == 1
         assert sorted(ids(ledger.claim(ACCOUNT, limit=9))) == ["a", "b"]
+        assert ledger.retry(run_ids=["c"]) == 1
+        assert ids(ledger.claim(ACCOUNT, limit=9)) == ["c"]
 
 
 class TestJobs:
@@ -338,11 +358,8 @@ class TestJobs:
             job = ledger.start_job("j", {"ignored": True})
             assert (job.listed, job.known, job.arguments) == (4, 1, {"since_ns": 1})
         counts = ledger.job_counts("j")
-        assert counts.states == {GONE: 1, DUE: 1, SKIPPED: 1}
-        assert counts.reasons == {
-            (GONE, "the platform no longer has this run"): 1,
-            (SKIPPED, "otel import"): 1,
-        }
+        assert counts.states == {DUE: 2, SKIPPED: 1}
+        assert counts.reasons == {(SKIPPED, "otel import"): 1}
         ledger.finish_job("j")
         finished = ledger.job("j")
         assert finished is not None

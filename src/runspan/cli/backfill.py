@@ -56,11 +56,14 @@ def backfill(
         raise ConfigError("--verify reads back what was sent, and --dry-run sends nothing: leave one of them out")
     if verify and not loaded.destination.query_url:
         raise ConfigError("--verify reads traces back, so it needs destination.query_url in the configuration")
+    since_ns, until_ns = instant_ns(since, "--since"), instant_ns(until, "--until")
+    if since_ns is not None and until_ns is not None and until_ns <= since_ns:
+        raise ConfigError(f"--until {until} is not after --since {since}: nothing lies between them")
     request = Request(
         since=since,
         until=until,
-        since_ns=instant_ns(since, "--since"),
-        until_ns=instant_ns(until, "--until"),
+        since_ns=since_ns,
+        until_ns=until_ns,
         ids=None if ids_file is None else read_ids(ids_file),
         limit=limit,
         force=force,

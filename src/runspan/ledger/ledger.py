@@ -357,7 +357,10 @@ class Ledger:
         run_ids: Sequence[str] | None = None,
         reason_like: str | None = None,
     ) -> int:
-        """Put quarantined rows back to due, all or those that match (`reason_like`: a part of the reason)."""
+        """Put quarantined rows back to due, all or those that match (`reason_like`: a part of the reason).
+
+        Of the runs named by their ids, those that are gone too.
+        """
         with self._store.write() as connection:
             return work.retry(connection, self._now(), source, run_ids, reason_like)
 

@@ -22,6 +22,9 @@ from runspan.ledger.schema import runs
 from runspan.ledger.values import FILTERED, SETTLED, UNWANTED, Account, NewRow, Noted, RowState
 from runspan.model import Locator, RunRef
 
+GONE_AGAIN_NS = 10 * 60 * 1_000_000_000
+"""After this a run that is gone, and still listed, is asked for again: a gateway may have said 404 for its platform."""
+
 _CHUNK = 500
 """Ids per SELECT: far below the number of variables any database allows in a statement."""
 
@@ -91,8 +94,9 @@ def note(
     """Insert or update the rows.
 
     A new run is inserted as given. One that was open or expired and has ended takes the new state, and so does one that
-    was skipped for its agent or for how it ended, where that is wanted now. Else only what is missing in the locator is
-    filled in. A job takes over what is left to do, and with `force` also what was exported before the job listed it.
+    was skipped for its agent or for how it ended, where that is wanted now, or that is gone and is listed all the same.
+    Else only what is missing in the locator is filled in. A job takes over what is left to do, and with `force` also
+    what was exported before the job listed it.
     """
     unique: dict[RunRef, NewRow] = {}
     for row in rows:
@@ -114,10 +118,12 @@ def note(
         was_skipped = state == RowState.SKIPPED and row.state is not RowState.SKIPPED
         wanted_now = was_skipped and _is_wanted(row, before["reason"])
         ended = state in (RowState.OPEN, RowState.EXPIRED) and row.state not in (RowState.OPEN, RowState.EXPIRED)
-        if wanted_now or ended:
+        is_new_job = job is not None and before["listed_by"] != job
+        there_again = state == RowState.GONE and (is_new_job or before["finished_ns"] <= now_ns - GONE_AGAIN_NS)
+        if wanted_now or ended or there_again:
             after |= {name: values[name] for name in _NOTED}
             became_due += 1
-        if job is not None and before["listed_by"] != job:
+        if is_new_job:
             listed += 1
             after["listed_by"] = job
             if force and state == RowState.EXPORTED:

@@ -200,12 +200,14 @@ def retry(
     run_ids: Sequence[str] | None,
     reason_like: str | None,
 ) -> int:
-    """Put quarantined rows back to due."""
-    change = update(runs).where(runs.c.state == RowState.QUARANTINED)
+    """Put quarantined rows back to due, and of those named by their ids the gone ones too."""
+    states = [RowState.QUARANTINED] if run_ids is None else [RowState.QUARANTINED, RowState.GONE]
+    change = update(runs).where(runs.c.state.in_(states))
     if source is not None:
         change = change.where(runs.c.source == source)
     if run_ids is not None:
         change = change.where(runs.c.run_id.in_(run_ids))
     if reason_like is not None:
         change = change.where(runs.c.reason.contains(reason_like, autoescape=True))
-    return connection.execute(change.values(state=RowState.DUE, due_ns=now_ns, attempts=0, reason=None)).rowcount
+    due = change.values(state=RowState.DUE, due_ns=now_ns, attempts=0, reason=None, finished_ns=None)
+    return connection.execute(due).rowcount

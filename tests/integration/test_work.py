@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -239,12 +240,8 @@ class TestBadData:
                     if attempt == 3:
                         bench.simulator.faults.remove(wall)
                         bench.simulator.fault("casedev", f"/{late}/details", html(200))
-                    await pass_time(
-                        line_up,
-                        clock,
-                        100,
-                        lambda attempt=attempt: row_of(line_up.ledger, late).attempts >= attempt,
-                    )
+                    advance(line_up, clock, 200)
+                    await until(lambda attempt=attempt: row_of(line_up.ledger, late).attempts == attempt)
                 assert row_of(line_up.ledger, late).state is DUE
                 bench.simulator.faults.clear()
                 await pass_time(line_up, clock, 100, lambda: states(line_up.ledger)[late] is EXPORTED)
@@ -353,6 +350,23 @@ class TestSources:
             assert len(complaints) >= 8
             assert "source casedev" in complaints[0]["event"]
             assert "api_key" in complaints[0]["event"]
+
+    async def test_runs_that_do_not_end_hold_up_none_that_have(self, bench: Bench, clock: Clock):
+        run = partial(runtype_execution, agent=ADA)
+        paused = {"seconds": None, "status": "paused"}
+        bench.add(run(f"open {n}", created_at_ns=START_NS - n * SECOND, **paused) for n in range(9))
+
+        class NoneForOpen(NoQuota):
+            def debit(self, key: str, interval_ns: int) -> int:
+                return 10**12 if key.endswith(" open") else 0
+
+        async with bench.pipeline(bench.source("runtype", concurrency=2), budget=NoneForOpen()) as line_up:
+            await poll(line_up)
+            advance(line_up, clock, 3600)
+            over = bench.add(run(n, created_at_ns=clock.ns - 500 * SECOND, seconds=2.0) for n in range(3))
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: {states(line_up.ledger)[run_id] for run_id in over} == {EXPORTED})
 
     async def test_a_source_that_is_down_is_asked_ever_more_rarely_and_loses_nothing(self, bench: Bench, clock: Clock):
         bench.add(ended(30))

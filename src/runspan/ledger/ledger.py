@@ -271,12 +271,14 @@ class Ledger:
         account: Account,
         *,
         limit: int,
+        most_open: int | None = None,
         states: Iterable[RowState] = UNSETTLED,
         job: str | None = None,
         due_before_ns: int | None = None,
     ) -> list[Claim]:
         """Lease up to `limit` rows that are due (by `due_before_ns`; None: now), those due longest first.
 
+        At most `most_open` of them (None: all) are of runs that have not ended, as far as is known.
         No other claimer, thread or process, gets them while the lease lasts.
         """
         with self._store.write() as connection:
@@ -284,10 +286,12 @@ class Ledger:
             states = tuple(states)
             lease = (self.owner, now_ns + LEASE_NS)
             before_ns = now_ns if due_before_ns is None else due_before_ns
-            claims = work.claim(connection, now_ns, lease, account, limit, states, job, before_ns)
+            open_left = limit if most_open is None else most_open
+            claims = work.claim(connection, now_ns, lease, account, limit, open_left, states, job, before_ns)
             missing = limit - len(claims)
             if missing and self._release_dead(connection):
-                claims += work.claim(connection, now_ns, lease, account, missing, states, job, before_ns)
+                open_left -= sum(claim.state is not RowState.DUE for claim in claims)
+                claims += work.claim(connection, now_ns, lease, account, missing, open_left, states, job, before_ns)
             return claims
 
     def next_due_ns(

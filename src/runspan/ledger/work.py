@@ -23,11 +23,12 @@ def claim(
     lease: tuple[str, int],
     account: Account,
     limit: int,
+    most_open: int,
     states: Iterable[RowState],
     job: str | None,
     due_before_ns: int,
 ) -> list[Claim]:
-    """Lease the rows that are due longest. `lease` is (owner, until)."""
+    """Lease the rows that are due longest. `lease` is (owner, until); see `Ledger.claim`."""
     owner, until_ns = lease
     free = or_(runs.c.lease_until_ns.is_(None), runs.c.lease_until_ns <= now_ns)
     candidates: list[Row[Any]] = []
@@ -35,9 +36,12 @@ def claim(
         due = select(runs).where(of(account), runs.c.state == state, runs.c.due_ns <= due_before_ns, free)
         if job is not None:
             due = due.where(runs.c.job == job)
-        due = due.order_by(runs.c.due_ns).limit(limit).with_for_update(skip_locked=True)
+        at_most = limit if state is RowState.DUE else min(limit, most_open)
+        due = due.order_by(runs.c.due_ns).limit(at_most).with_for_update(skip_locked=True)
         candidates += connection.execute(due)
-    chosen = sorted(candidates, key=lambda row: row.due_ns)[:limit]
+    candidates.sort(key=lambda row: row.due_ns)
+    unended = [row for row in candidates if row.state != RowState.DUE][most_open:]
+    chosen = [row for row in candidates if row not in unended][:limit]
     if chosen:
         connection.execute(
             update(runs)

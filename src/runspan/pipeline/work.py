@@ -58,6 +58,8 @@ class Work:
         self._job = job
         self._look_seconds = JOB_LOOK_SECONDS if job else IDLE_LOOK_SECONDS
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open_tasks: set[asyncio.Task[None]] = set()
+        """Of them, those of runs that have not ended: these wait for their half of the rate, and hold up no others."""
         self._error: BaseException | None = None
         self._fetched_ns = 0
         """When a run last came as it should."""
@@ -103,7 +105,12 @@ class Work:
         outbox.fetching += allowed
         try:
             claims = await asyncio.to_thread(
-                self._ledger.claim, line.account, limit=allowed, states=states, job=self._job
+                self._ledger.claim,
+                line.account,
+                limit=allowed,
+                most_open=self._free_for_open,
+                states=states,
+                job=self._job,
             )
         finally:
             outbox.fetching -= allowed - len(claims)
@@ -114,13 +121,20 @@ class Work:
     def _free(self) -> int:
         return self._line.config.concurrency - len(self._tasks)
 
+    @property
+    def _free_for_open(self) -> int:
+        return max(0, -(-self._line.config.concurrency // 2) - len(self._open_tasks))
+
     def _start(self, claim: Claim) -> None:
         task = asyncio.create_task(self._process(claim))
         self._tasks.add(task)
+        if claim.state is not RowState.DUE:
+            self._open_tasks.add(task)
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._open_tasks.discard(task)
         self._line.wake.set()
         if not task.cancelled() and (error := task.exception()):
             self._error = error
@@ -134,6 +148,7 @@ class Work:
         elif self._free and not self._outbox.allowance(1):
             timeout = BLOCKED_LOOK_SECONDS
         elif self._free:
+            states = states if self._free_for_open else (RowState.DUE,)
             due_ns = await asyncio.to_thread(self._ledger.next_due_ns, line.account, states=states, job=self._job)
             if due_ns is not None:
                 timeout = min(timeout, max((due_ns - self._now()) / 1e9, 0.01))

@@ -40,8 +40,8 @@ def claim(
         due = due.order_by(runs.c.due_ns).limit(at_most).with_for_update(skip_locked=True)
         candidates += connection.execute(due)
     candidates.sort(key=lambda row: row.due_ns)
-    unended = [row for row in candidates if row.state != RowState.DUE][most_open:]
-    chosen = [row for row in candidates if row not in unended][:limit]
+    surplus = {row.run_id for row in [row for row in candidates if row.state != RowState.DUE][most_open:]}
+    chosen = [row for row in candidates if row.run_id not in surplus][:limit]
     if chosen:
         connection.execute(
             update(runs)

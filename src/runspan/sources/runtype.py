@@ -327,6 +327,7 @@ def _said_text(content: Json) -> str:
     """A message's text, which may come as a list of `{type: text, text}`; what has other parts is written as JSON."""
     if isinstance(content, list):
         parts = [Fields(part, []) for part in cast("list[Json]", content)]
-        if parts and all(part.value("type") == "text" and part.text("text") is not None for part in parts):
-            return "\n".join(part.text("text") or "" for part in parts)
+        texts = [text for part in parts if part.value("type") == "text" and (text := part.text("text")) is not None]
+        if texts and len(texts) == len(parts):
+            return "\n".join(texts)
     return as_text(content)

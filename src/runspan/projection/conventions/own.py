@@ -45,12 +45,10 @@ def on_root(run: Run, account: Account) -> Mapping[str, AttributeValue | None]:
 def on_step(step: Step, account: Account) -> Mapping[str, AttributeValue | None]:
     """What a step cost and which iteration it belongs to."""
     spent: Mapping[str, AttributeValue | None] = {}
-    if not is_counted(step):
-        pass
-    elif not account.tokens_agree:
+    if is_counted(step) and not account.tokens_agree:
         prefix = "runspan.usage.reported_"
         spent = {**_tokens(prefix, step.usage), f"{prefix}total_tokens": step.usage.total_tokens}
-    elif step.usage.total_tokens != _both(step.usage):
+    elif is_counted(step) and step.usage.total_tokens != _both(step.usage):
         spent = {"runspan.usage.total_tokens": step.usage.total_tokens}
     cost_prefix = "runspan.cost." if account.costs_agree else "runspan.cost.reported_"
     return {ITERATION: step.iteration, **spent, **_cost(cost_prefix, step.cost, account)}

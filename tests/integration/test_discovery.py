@@ -66,8 +66,8 @@ class TestPositions:
         fault = bench.simulator.fault("casedev", f"cursor={ids[5]}", html())
         async with bench.pipeline(bench.source("casedev")) as line_up:
             start_ns = START_NS - 24 * HOUR
-            with pytest.raises(SourceUnavailable):
-                await discovery(line_up).poll()
+            [failure] = (await discovery(line_up).poll()).failures
+            assert "answered 502" in failure
             assert at(line_up) == start_ns
             assert set(states(line_up.ledger)) == set(ids[:6])
 
@@ -329,8 +329,7 @@ class TestCursors:
         quirks = bench.simulator.platforms["casedev"].quirks
         quirks.expired_cursors = 1000
         async with bench.pipeline(bench.source("casedev")) as line_up:
-            with pytest.raises(SourceUnavailable):
-                await discovery(line_up).poll()
+            assert (await discovery(line_up).poll()).failures
             assert len(bench.simulator.asked("casedev", "/run")) <= 4
             assert at(line_up) == START_NS - 24 * HOUR
             quirks.expired_cursors = 0
@@ -341,12 +340,55 @@ class TestCursors:
         ids = bench.add(runs("casedev", [60 * n for n in range(1, 8)]))
         fault = bench.simulator.fault("casedev", f"cursor={ids[2]}", html())
         async with bench.pipeline(bench.source("casedev")) as line_up:
-            with pytest.raises(SourceUnavailable):
-                await discovery(line_up).poll()
+            assert (await discovery(line_up).poll()).failures
             bench.simulator.faults.remove(fault)
             bench.world.remove("casedev", ids[2])
             await discovery(line_up).poll()
             assert set(states(line_up.ledger)) == set(ids)
+
+    @pytest.mark.parametrize("platform", ["casedev", "runtype"])
+    async def test_a_list_that_goes_in_a_circle_moves_no_position(self, bench: Bench, clock: Clock, platform: str):
+        """Behind the circle there may be runs that nobody has seen."""
+        ids = bench.add(runs(platform, [60 * n for n in range(1, 8)]))
+        quirks = bench.simulator.platforms[platform].quirks
+        quirks.repeated_cursors = 10**9
+        async with bench.pipeline(bench.source(platform, overlap="10s")) as line_up:
+            looking = discovery(line_up)
+            with capture_logs() as logs:
+                for _ in range(2):
+                    [failure] = (await looking.poll()).failures
+                    assert "breaks off, its cursors run in a circle" in failure
+                    assert at(line_up, SCOPE[platform]) == START_NS - 24 * HOUR
+                    clock.advance(1)
+            [said] = [entry for entry in logs if entry["action"] == "list_broken_off"]
+            assert said["log_level"] == "error"
+            assert set(states(line_up.ledger)) < set(ids)
+            # What is new is found all the same, and the rest once the list is mended.
+            [new] = bench.add(runs(platform, [0], key="new"))
+            await looking.poll()
+            assert new in states(line_up.ledger)
+            quirks.repeated_cursors = 0
+            assert (await looking.poll()).failures == []
+            assert set(states(line_up.ledger)) == {*ids, new}
+            assert at(line_up, SCOPE[platform]) == START_NS
+
+    @pytest.mark.parametrize("platform", ["casedev", "runtype"])
+    async def test_a_cursor_that_is_never_answered_hides_no_new_runs(self, bench: Bench, clock: Clock, platform: str):
+        ids = bench.add(runs(platform, [60 * n for n in range(1, 8)]))
+        fault = bench.simulator.fault(platform, "cursor=", html(500))
+        async with bench.pipeline(bench.source(platform)) as line_up:
+            looking = discovery(line_up)
+            assert (await looking.poll()).failures
+            assert set(states(line_up.ledger)) == set(ids[:3])
+            [new] = bench.add(runs(platform, [0], key="new"))
+            with capture_logs() as logs:
+                await looking.poll()
+            assert new in states(line_up.ledger)
+            assert not [entry for entry in logs if entry["action"] == "source_unavailable"]
+            assert at(line_up, SCOPE[platform]) == START_NS - 24 * HOUR
+            bench.simulator.faults.remove(fault)
+            await looking.poll()
+            assert set(states(line_up.ledger)) == {*ids, new}
 
     @pytest.mark.parametrize("platform", RUN)
     async def test_pages_in_disorder_repeated_and_empty(self, bench: Bench, platform: str):

@@ -69,10 +69,25 @@ async def test_a_row_without_a_time_is_listed_and_tells_no_position() -> None:
 
 
 @pytest.mark.parametrize(
-    "end", [page_of(row(1), cursor="run_1", more=False), page_of(row(1), more=True), {"runs": [row(1)]}]
+    "end", [page_of(row(1), cursor="run_1", more=False), page_of(), page_of(row(1)), {"runs": [row(1)]}]
 )
 async def test_what_ends_a_list(end: Any) -> None:
-    assert (await first_page(end)).cursor is None
+    page = await first_page(end)
+    assert (page.cursor, page.broken_off) == (None, None)
+
+
+async def test_where_no_cursor_is_named_the_list_goes_on_behind_its_last_run() -> None:
+    """That is what the platform's cursors are."""
+    casedev, client = source(lambda path, params: page_of() if "cursor" in params else page_of(row(1), more=True))
+    page = await casedev.page(Scope(), Window(1), None)
+    assert (await casedev.page(Scope(), Window(1), page.cursor)).cursor is None
+    assert client.asked[-1] == (LIST, {"limit": 250, "cursor": "run_1"})
+
+
+async def test_a_list_that_says_there_is_more_and_shows_nothing_has_not_come_to_its_end() -> None:
+    page = await first_page(page_of(more=True))
+    assert page.cursor is None
+    assert page.broken_off == "source c: the list of runs breaks off, it says that there is more, and not where"
 
 
 async def test_the_largest_page_is_asked_for_and_no_agent() -> None:
@@ -82,14 +97,15 @@ async def test_the_largest_page_is_asked_for_and_no_agent() -> None:
 
 
 async def test_a_list_without_an_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runspan.sources.casedev.MAX_PAGES", 5)
+    monkeypatch.setattr("runspan.sources.answers.MAX_PAGES", 5)
     fresh = iter(range(100))
     casedev, _ = source(lambda path, _: page_of(cursor=f"run_{next(fresh)}"))
     page = await casedev.page(Scope(), Window(1), None)
     while page.cursor is not None:
         page = await casedev.page(Scope(), Window(1), page.cursor)
     assert next(fresh) == 6
-    assert page.problems == ("nextCursor: leads nowhere new, so the list was read no further",)
+    assert page.broken_off
+    assert "do not end" in page.broken_off
 
 
 @pytest.mark.parametrize(

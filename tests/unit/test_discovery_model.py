@@ -85,7 +85,7 @@ class Twin(Source):
     async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
         asked_ns = self.clock.ns
         self.clock.advance(self.seconds_a_page)
-        self._meet_fault(cursor)
+        breaks_off = self._meet_fault(cursor)
         if scope.key not in self.agents:
             raise RunGone(f"no agent {scope.key}")
         listed = self._listed(scope.key)
@@ -103,6 +103,8 @@ class Twin(Source):
         rows = listed[max(0, first - self.repeats_rows) : first + PAGE_SIZE]
         before_window = self.order == "newest first" and rows and max(run.time_ns for run in rows) < window.start_ns
         is_last = first + PAGE_SIZE >= len(listed) or before_window
+        if breaks_off and not is_last:
+            return Page(tuple(map(self._row, rows)), None, broken_off="goes in a circle")
         if is_last:
             self.completed.append((self.kind, scope.key))
         return Page(tuple(map(self._row, rows)), None if is_last else [rows[-1].run_id, False])
@@ -123,7 +125,8 @@ class Twin(Source):
         locator = Locator(agent_id=run.agent, created_ns=run.time_ns)
         return Listed(run.run_id, locator, run.ended_ns <= self.clock.ns, run.time_ns)
 
-    def _meet_fault(self, cursor: Json | None = None) -> None:
+    def _meet_fault(self, cursor: Json | None = None) -> bool:
+        """Raise what goes wrong now; whether the list leads nowhere instead."""
         match self.faults.pop(0) if self.faults else "none":
             case "unavailable":
                 raise SourceUnavailable("not now")
@@ -135,8 +138,9 @@ class Twin(Source):
                 raise RunUnreadable("the cursor has expired")
             case "killed":
                 raise asyncio.CancelledError
-            case _:
-                pass
+            case fault:
+                return fault == "circle"
+        return False
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
         raise NotImplementedError
@@ -147,7 +151,7 @@ class Twin(Source):
 
 minutes = st.integers(-15, 30)
 delays = st.sampled_from([0, 3, 6, 10]) | st.integers(0, 90)
-trouble = st.sampled_from(["none", "none", "unavailable", "hole", "gone", "expired", "killed"])
+trouble = st.sampled_from(["none", "none", "unavailable", "hole", "gone", "expired", "killed", "circle"])
 faults = st.just([]) | st.lists(trouble, max_size=8).map(lambda some: ["none", "none", *some])
 agents = st.sampled_from(["ada", "bo"])
 created = st.lists(st.tuples(minutes, delays, st.integers(0, 30)), min_size=1, max_size=8)

@@ -109,15 +109,25 @@ async def test_repeated_cursor_is_asked_again_before_it_is_believed() -> None:
 
 
 @pytest.mark.parametrize("circle", [["a"], ["a", "b"], ["a", "b", "c", "d", "e"]])
-async def test_circle_of_cursors_ends_with_an_alarm(circle: list[str]) -> None:
+async def test_a_circle_of_cursors_is_no_end_of_a_list(circle: list[str]) -> None:
     onward = dict(zip(circle, [*circle[1:], circle[0]], strict=True))
     runtype, _ = source(
         lambda path, params: page_of(row(1), cursor=onward[params["cursor"]] if "cursor" in params else "a", more=True)
     )
-    rows, problems = await sweep(runtype, Window(0))
-    assert set(rows) == {"exec_1"}
-    assert len(problems) == 1
-    assert "circle" in problems[0]
+    page = await runtype.page(SCOPE, Window(0), None)
+    while page.cursor is not None:
+        page = await runtype.page(SCOPE, Window(0), page.cursor)
+    assert [listed.run_id for listed in page.rows] == ["exec_1"]
+    assert page.broken_off
+    assert "circle" in page.broken_off
+
+
+async def test_more_without_a_cursor_is_no_end_of_a_list() -> None:
+    runtype, _ = source(lambda path, params: page_of(row(1), more=True))
+    page = await runtype.page(SCOPE, Window(0), None)
+    assert page.cursor is None
+    assert page.broken_off
+    assert "not where" in page.broken_off
 
 
 async def test_rows_that_cannot_be_read_are_told() -> None:

@@ -71,18 +71,20 @@ def note_page(
     kind: str,
     cursor: Json | None,
     high_ns: int | None,
+    *,
+    complete: bool,
 ) -> None:
-    """Store where the sweep stands after a page; with no cursor the pass is complete, and may move the position."""
+    """Store where the sweep stands after a page; a complete pass may move the position."""
     stood = sweep(connection, account, scope, kind)
     if stood is None:
         raise LookupError(f"sweep {kind} of scope {scope!r} was never begun")
     highs = [high for high in (stood.high_ns, high_ns) if high is not None]
     high_ns = max(highs, default=None)
     changes: dict[str, Any] = {"cursor": cursor, "high_ns": high_ns}
-    if cursor is None:
+    if complete:
         changes["finished_ns"] = now_ns
     connection.execute(update(sweeps).where(_at(account, scope, kind)).values(changes))
-    if cursor is None and high_ns is not None and kind in (POLL, SLOW):
+    if complete and high_ns is not None and kind in (POLL, SLOW):
         # One row dated into the future must not carry the position past runs that are still to come.
         _advance(connection, account, scope, stood.window_start_ns, min(high_ns, now_ns))
 

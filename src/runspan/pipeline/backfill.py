@@ -207,12 +207,15 @@ class Backfill:
                 raise
             except Exception as error:
                 failed = error
-                self._unread_scopes += 1
-                self._problems.append(said(error))
-                log.error(said(error), action="scope_unreadable", source=self._line.name, scope=scope.key)
+                self._unread(scope, said(error))
         if failed and self._unread_scopes == len(scopes):
             raise as_unavailable(failed)
         self._line.health.succeeded()
+
+    def _unread(self, scope: Scope, reason: str) -> None:
+        self._unread_scopes += 1
+        self._problems.append(reason)
+        log.error(reason, action="scope_unreadable", source=self._line.name, scope=scope.key)
 
     async def _sweep_scope(self, scope: Scope, job: Job) -> None:
         line, kind = self._line, f"job:{job.id}"
@@ -250,11 +253,14 @@ class Backfill:
                 await self._without_known(rows),
                 cursor=None if full else page.cursor,
                 high_ns=None,
+                broken_off=page.broken_off is not None and not full,
                 job=job.id,
                 force=self._request.force,
             )
             if full:
                 return
+            if page.broken_off:
+                self._unread(scope, page.broken_off)
 
     def _room(self, job: Job) -> int | None:
         """How many more runs `limit` allows."""

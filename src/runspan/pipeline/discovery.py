@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from runspan.errors import LedgerUnusable, RunGone, RunUnreadable, SourceUnavailable, said
+from runspan.errors import LedgerUnusable, RunGone, RunUnreadable, SourceRefused, SourceUnavailable, said
 from runspan.ledger import UNWANTED, Ledger, NewRow, Noted, RowState, Sweep
 from runspan.model import Json, Locator, RunRef
 from runspan.pipeline import standing
@@ -29,6 +29,7 @@ SLOW = "slow"
 class Found:
     """What one look at a source brought: counts of rows, and the scopes that could not be read."""
 
+    pages: int = 0
     listed: int = 0
     new: int = 0
     became_due: int = 0
@@ -36,6 +37,7 @@ class Found:
 
     def add(self, page: Page, noted: Noted) -> None:
         """Count one page in."""
+        self.pages += 1
         self.listed += len(page.rows)
         self.new += noted.new
         self.became_due += noted.became_due
@@ -84,9 +86,14 @@ class Discovery:
         answered, failed = not scopes, None
         for scope, sweep in zip(scopes, sweeps, strict=True):
             try:
-                await self._sweep(scope, sweep, found)
+                broken_off = await self._sweep(scope, sweep, found)
                 answered = True
-                self._unread.pop(scope.key, None)
+                if broken_off is None:
+                    self._unread.pop(scope.key, None)
+                    continue
+                found.failures.append(broken_off)
+                if self._is_news(scope, broken_off):
+                    log.error(broken_off, action="list_broken_off", source=line.name, scope=scope.key)
             except LedgerUnusable:
                 raise
             except RunGone as error:
@@ -96,10 +103,10 @@ class Discovery:
                     log.warning(str(error), action="scope_gone", source=line.name, scope=scope.key)
             except Exception as error:
                 # Whatever one agent's list is like, the others are read.
-                failed = error
+                failed, answered = error, answered or found.pages > 0
                 found.failures.append(said(error))
-                # A source of one scope says of itself what there is to say of its scope.
-                if scope.key and self._is_news(scope, said(error)):
+                # A source of one scope that gives nothing says of itself what there is to say of its scope.
+                if (scope.key or answered) and self._is_news(scope, said(error)):
                     log.warning(said(error), action="scope_unreadable", source=line.name, scope=scope.key)
         if failed and not answered:
             raise as_unavailable(failed)
@@ -114,7 +121,8 @@ class Discovery:
         before, self._unread[scope.key] = self._unread.get(scope.key), reason
         return before != reason
 
-    async def _sweep(self, scope: Scope, sweep: Sweep, found: Found) -> None:
+    async def _sweep(self, scope: Scope, sweep: Sweep, found: Found) -> str | None:
+        """Go on with a pass; gives why the list broke off, where it did."""
         line = self._line
         assert sweep.window_start_ns is not None
         window = Window(sweep.window_start_ns, sweep.window_end_ns)
@@ -131,9 +139,13 @@ class Discovery:
                 rows_of(page.rows, line, self._now(), scope),
                 cursor=page.cursor,
                 high_ns=max(times_ns, default=None),
+                broken_off=page.broken_off is not None,
             )
             report_problems(page, line.name, scope)
             found.add(page, noted)
+            if page.broken_off:
+                return page.broken_off
+        return None
 
     async def _ready(self, scope: Scope, kind: str, now_ns: int) -> Sweep:
         """The pass to go on with, or a new one."""
@@ -195,24 +207,31 @@ def wanted(scopes: Sequence[Scope], line: Line) -> list[Scope]:
 
 
 async def pages(read: Callable[[Json | None], Awaitable[Page]], cursor: Json | None) -> AsyncIterator[Page]:
-    """The pages from `cursor` on. Where the platform does not know it any more, the list is read from its start, once.
+    """The pages from `cursor` on. Where the platform does not know it any more, the list is read from its start, once;
+    so it is where it gives no answer to a cursor of a pass before, since that may be for the cursor's sake.
 
     Raises what `read` raises.
     """
-    restarted = False
+    resumed, restarted = cursor is not None, False
     while True:
         try:
             page = await read(cursor)
-        except (RunGone, RunUnreadable):
-            if cursor is None or restarted:
+        except (RunGone, RunUnreadable, SourceUnavailable) as error:
+            at_fault = resumed and not asks_for_patience(error) if isinstance(error, SourceUnavailable) else True
+            if cursor is None or restarted or not at_fault:
                 raise
             # All that was read so far is noted; reading it again only costs requests.
             cursor, restarted = None, True
             continue
         yield page
-        cursor = page.cursor
+        cursor, resumed = page.cursor, False
         if cursor is None:
             return
+
+
+def asks_for_patience(error: SourceUnavailable) -> bool:
+    """Whether the platform itself said that it wants no more requests of ours, now or until someone acts."""
+    return isinstance(error, SourceRefused) or error.retry_after_seconds is not None
 
 
 def rows_of(listed: Sequence[Listed], line: Line, now_ns: int, scope: Scope) -> list[NewRow]:

@@ -11,6 +11,8 @@ from runspan.errors import SourceUnavailable
 from runspan.model import Json
 from runspan.sources.fields import Fields, is_too_deep
 
+MAX_PAGES = 100_000
+"""No list is longer; one that never ends is."""
 REPEATS_BELIEVED = 3
 """So many times an answer may name the very cursor it was asked with: more is a list that goes nowhere."""
 TRACEPARENT_DEPTH = 4
@@ -75,6 +77,19 @@ class Walk:
         pages = self.pages + 1
         is_power_of_two = pages & (pages - 1) == 0
         return Walk(next_cursor, next_cursor if is_power_of_two else self.mark, pages)
+
+
+def walk_on(walk: Walk, token: str | None, more: bool | None) -> tuple[Walk | None, str | None]:
+    """Where a list goes on that named `token` and said whether there is `more`, or why it leads no further.
+
+    Both None: it has come to its end.
+    """
+    if token is None:
+        return None, "it says that there is more, and not where" if more else None
+    if more is False:
+        return None, None
+    onward = walk.onward(token) if walk.pages < MAX_PAGES else None
+    return onward, None if onward else "its cursors run in a circle or do not end"
 
 
 def as_text(value: Json) -> str:

@@ -58,12 +58,14 @@ class Listed:
 class Page:
     """One page of a list. `cursor` (any JSON) continues the sweep, also after a restart; None: the sweep is complete.
 
-    `problems` are rows that could not be read at all, as one-line texts without their values.
+    `problems` are rows that could not be read at all, as one-line texts without their values. `broken_off` says, in a
+    line, why the list leads no further although it has not come to its end: what lies behind is unseen.
     """
 
     rows: tuple[Listed, ...]
     cursor: Json | None
     problems: tuple[str, ...] = ()
+    broken_off: str | None = None
 
 
 class Source(ABC):

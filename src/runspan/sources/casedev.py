@@ -16,7 +16,7 @@ from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
 from runspan.http import Client
 from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
-from runspan.sources.answers import Walk, rows_of, unwrapped
+from runspan.sources.answers import Walk, rows_of, unwrapped, walk_on
 from runspan.sources.base import Listed, Page, Scope, Source, Window
 from runspan.sources.casedev_run import StepTime, read_run, status_of
 from runspan.sources.fields import Fields
@@ -25,8 +25,6 @@ log = structlog.get_logger()
 
 PAGE_SIZE = 250
 """The most that the list gives at once."""
-MAX_PAGES = 100_000
-"""No list is longer; one that never ends is."""
 EVER = Window(0)
 OPEN_STATUSES = ("queued", "running")
 """In the order in which a run passes them: one that moves on between two questions is in both answers, not in none."""
@@ -67,9 +65,14 @@ class CaseDev(Source):
         """A page of the organization's runs, newest first; see `Source.page`."""
         walk = Walk.resumed(cursor)
         answer, rows = await self._ask_list(walk)
-        onward = walk_on(walk, answer, rows, window)
+        onward, fault = following(walk, answer, rows, window)
         named = [await self._named(row) for row in rows if window.holds(row.time_ns)]
-        return Page(tuple(named), onward.state if onward else None, tuple(answer.problems))
+        return Page(
+            tuple(named),
+            onward.state if onward else None,
+            tuple(answer.problems),
+            broken_off=f"source {self.config.name}: the list of runs breaks off, {fault}" if fault else None,
+        )
 
     async def open_run_ids(self) -> frozenset[str]:
         """The ids of all runs that are queued or running now. Raises SourceUnavailable."""
@@ -82,7 +85,11 @@ class CaseDev(Source):
                 except (RunGone, RunUnreadable) as error:
                     raise SourceUnavailable(f"{error}: which runs are open is not known; asking again later") from None
                 run_ids.update(row.run_id for row in rows)
-                walk = walk_on(walk, answer, rows, EVER)
+                walk, fault = following(walk, answer, rows, EVER)
+                if fault:
+                    raise SourceUnavailable(
+                        f"source {self.config.name}: the list of {status} runs breaks off, {fault}; asking again later"
+                    )
         return frozenset(run_ids)
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
@@ -130,7 +137,7 @@ class CaseDev(Source):
                     agent_id, name = agent.identifier("id"), agent.text("name")
                     if agent_id and name:
                         self._agent_names[agent_id] = name
-                walk = walk_on(walk, answer, (), EVER)
+                walk, _ = following(walk, answer, (), EVER)
         except (SourceUnavailable, RunGone, RunUnreadable) as error:
             # Names are a comfort: without them a run is shown by its agent's id.
             log.warning(str(error), action="agent_names_unavailable", source=self.config.name)
@@ -156,15 +163,12 @@ def read_listed(row: Fields) -> Listed | None:
     )
 
 
-def walk_on(walk: Walk, answer: Fields, rows: Sequence[Listed], window: Window) -> Walk | None:
-    """Where the list goes on: nowhere at its end, before the window, and where it only goes round."""
+def following(walk: Walk, answer: Fields, rows: Sequence[Listed], window: Window) -> tuple[Walk | None, str | None]:
+    """Where the list goes on, or why it breaks off; neither at its end, and before the window."""
     times_ns = [row.time_ns for row in rows if row.time_ns is not None]
     if times_ns and max(times_ns) < window.start_ns:
-        return None
-    token = answer.identifier("nextCursor")
-    if token is None or answer.boolean("hasMore") is False:
-        return None
-    onward = walk.onward(token) if walk.pages < MAX_PAGES else None
-    if onward is None:
-        answer.problems.append("nextCursor: leads nowhere new, so the list was read no further")
-    return onward
+        return None, None
+    more = answer.boolean("hasMore")
+    # A cursor is the id of the last run of a page, so where the platform names none it is known all the same.
+    token = answer.identifier("nextCursor") or (rows[-1].run_id if more and rows else None)
+    return walk_on(walk, token, more)

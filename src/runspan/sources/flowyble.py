@@ -108,8 +108,13 @@ class Flowyble(Source):
         answer = runlist.Answer.of(document, config.items_path)
         items = rows_of(answer.envelope, answer.key, f"source {self.config.name}: {config.path}")
         rows = [listed for item in items if (listed := read_listed(item, config, scope)) is not None]
-        onward = runlist.onward(config, cursor, answer, rows, window)
-        return Page(tuple(row for row in rows if window.holds(row.time_ns)), onward, tuple(answer.problems))
+        onward, fault = runlist.onward(config, cursor, answer, rows, window)
+        return Page(
+            tuple(row for row in rows if window.holds(row.time_ns)),
+            onward,
+            tuple(answer.problems),
+            broken_off=f"source {self.config.name}: the list {config.path} breaks off, {fault}" if fault else None,
+        )
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
         """The run's one document; while it is open, the shorter one without steps. See `Source.fetch`."""

@@ -9,13 +9,12 @@ from pydantic import Field, model_validator
 
 from runspan.config import Table, refusal, refuse
 from runspan.model import Json
-from runspan.sources.answers import REPEATS_BELIEVED, Walk
+from runspan.sources import answers
+from runspan.sources.answers import REPEATS_BELIEVED, Walk, walk_on
 from runspan.sources.base import Listed, Window
 from runspan.sources.fields import Fields, canonical
 
 AGENT_ID = "{agentId}"
-MAX_PAGES = 100_000
-"""No list is longer; one that never ends is."""
 
 
 class ListConfig(Table):
@@ -68,12 +67,14 @@ class Answer:
         """What could not be read."""
         return self.root.problems
 
-    def next_cursor(self) -> str | None:
-        """Where the list goes on, by its own account: `nextCursor`, beside the rows, around them or in `pagination`."""
-        for fields in (self.envelope, self.root, self.envelope.child("pagination"), self.root.child("pagination")):
+    def next_cursor(self) -> tuple[str | None, bool | None]:
+        """Where the list goes on, and whether it does, by its own account: `nextCursor` and `hasMore`, which stand
+        beside the rows, around them or in `pagination`."""
+        places = (self.envelope, self.root, self.envelope.child("pagination"), self.root.child("pagination"))
+        for fields in places:
             if token := fields.identifier("nextCursor"):
-                return None if fields.boolean("hasMore") is False else token
-        return None
+                return token, fields.boolean("hasMore")
+        return None, any(fields.boolean("hasMore") for fields in places)
 
 
 def scope_keys(config: ListConfig, agents: Sequence[str]) -> tuple[str, ...]:
@@ -99,28 +100,18 @@ def params(config: ListConfig, cursor: Json | None) -> dict[str, str | int | Non
 
 def onward(
     config: ListConfig, cursor: Json | None, answer: Answer, rows: Sequence[Listed], window: Window
-) -> Json | None:
-    """The cursor behind a page of `rows`; None at the list's end, before the window, and where it only goes round."""
+) -> tuple[Json | None, str | None]:
+    """The cursor behind a page of `rows`, or why the list breaks off; neither at its end, and before the window."""
     times_ns = [row.time_ns for row in rows if row.time_ns is not None]
     if config.order == "desc" and times_ns and max(times_ns) < window.start_ns:
-        return None
-    token = answer.next_cursor() if config.pagination == "cursor" else None
-    if config.pagination == "cursor" and token is None:
-        return None
-    if config.pagination != "cursor" and not rows:
-        return None
-    following = _by_number(config, cursor, rows) if token is None else _by_token(cursor, token)
-    if following is None:
-        answer.problems.append(
-            f"{answer.key}: the pages repeat themselves or do not end, so the list was read no further"
-        )
-    return following
-
-
-def _by_token(cursor: Json | None, token: str) -> Json | None:
-    walk = Walk.resumed(cursor)
-    following = walk.onward(token) if walk.pages < MAX_PAGES else None
-    return following.state if following else None
+        return None, None
+    if config.pagination == "cursor":
+        walk, fault = walk_on(Walk.resumed(cursor), *answer.next_cursor())
+        return walk.state if walk else None, fault
+    if not rows:
+        return None, None
+    following = _by_number(config, cursor, rows)
+    return following, None if following else "its pages repeat themselves or do not end"
 
 
 def _by_number(config: ListConfig, cursor: Json | None, rows: Sequence[Listed]) -> Json | None:
@@ -134,7 +125,7 @@ def _by_number(config: ListConfig, cursor: Json | None, rows: Sequence[Listed]) 
     this_page = hashlib.sha256(canonical(sorted(row.run_id for row in rows)).encode()).hexdigest()[:16]
     repeats = repeats + 1 if this_page == last_page else 0
     pages = number if config.pagination == "page" else number // config.page_size
-    if repeats > REPEATS_BELIEVED or pages >= MAX_PAGES:
+    if repeats > REPEATS_BELIEVED or pages >= answers.MAX_PAGES:
         return None
     # Rows that could not be read still take a place; an offset that falls back only reads some rows twice.
     return [number + (1 if config.pagination == "page" else len(rows)), this_page, repeats]

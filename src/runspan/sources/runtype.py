@@ -26,7 +26,7 @@ from runspan.model import (
     StepError,
     StepKind,
 )
-from runspan.sources.answers import Walk, as_text, find_traceparent, rows_of, unwrapped
+from runspan.sources.answers import Walk, as_text, find_traceparent, rows_of, unwrapped, walk_on
 from runspan.sources.base import Listed, Page, Scope, Source, Window
 from runspan.sources.fields import MAX_ROWS, MS_NS, SECOND_NS, Fields, in_order
 from runspan.sources.runtype_iterations import read_cost, read_iterations, read_usage, said
@@ -92,8 +92,7 @@ class Runtype(Source):
             for row in rows_of(answer, "data", f"source {self.config.name}: the list of agents"):
                 if agent_id := row.identifier("id"):
                     scopes[agent_id] = Scope(agent_id, row.text("name"))
-            next_cursor = _next_cursor(answer)
-            walk = walk.onward(next_cursor) if next_cursor else None
+            walk, _ = _following(walk, answer)
         return tuple(scopes.values())
 
     async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
@@ -119,13 +118,14 @@ class Runtype(Source):
                 problems.append(f"{fields.path}: no id")
             elif _is_within(row, window) and (row.run_id not in rows or row.terminal):
                 rows[row.run_id] = row
-        next_cursor = _next_cursor(answer)
-        onward = walk.onward(next_cursor) if next_cursor else None
-        if next_cursor and onward is None:
-            problems.append(
-                f"executions of agent {scope.key!r}: the cursors run in a circle; what lies behind is unseen"
-            )
-        return Page(tuple(rows.values()), onward.state if onward else None, tuple(problems))
+        onward, fault = _following(walk, answer)
+        where = f"source {self.config.name}: the list of agent {scope.key!r}'s executions"
+        return Page(
+            tuple(rows.values()),
+            onward.state if onward else None,
+            tuple(problems),
+            broken_off=f"{where} breaks off, {fault}" if fault else None,
+        )
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
         """`detail`, `tools` and, with content, `tool/<id>` of each call; see `Source.fetch`."""
@@ -249,9 +249,9 @@ def _execution(ref: RunRef) -> list[str]:
     return ["v1", "agents", ref.locator.agent_id or "", "executions", ref.run_id]
 
 
-def _next_cursor(answer: Fields) -> str | None:
+def _following(walk: Walk, answer: Fields) -> tuple[Walk | None, str | None]:
     pagination = answer.child("pagination")
-    return None if pagination.boolean("hasMore") is False else pagination.identifier("nextCursor")
+    return walk_on(walk, pagination.identifier("nextCursor"), pagination.boolean("hasMore"))
 
 
 def _is_within(row: Listed, window: Window) -> bool:

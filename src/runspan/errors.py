@@ -4,6 +4,7 @@
     +- ConfigError                nothing starts until the configuration is mended (exit 2)
     +- SourceUnavailable          the source is asked again later; other sources go on (exit 3)
     |  +- SourceRefused           the key or its rights are wrong: the source pauses, someone must act
+    |  +- SourceBusy              the platform wants fewer requests: nothing is wrong with what was asked for
     |  '- SourceGarbled           the answer is no JSON: asked again, then the run is quarantined
     +- RunUnreadable              this run is quarantined; others go on
     +- RunGone                    the platform no longer has this run
@@ -48,6 +49,10 @@ class SourceUnavailable(RunspanError):
 
 class SourceRefused(SourceUnavailable):
     """A source refuses our key, or its rights (401, 403): only a person can mend it."""
+
+
+class SourceBusy(SourceUnavailable):
+    """A source wants fewer requests (429), or none of any kind until a pause is over that it has asked for."""
 
 
 class SourceGarbled(SourceUnavailable):

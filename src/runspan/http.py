@@ -17,6 +17,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TypeAlias
@@ -33,6 +34,7 @@ from runspan.errors import (
     RunGone,
     RunspanError,
     RunUnreadable,
+    SourceBusy,
     SourceGarbled,
     SourceRefused,
     SourceUnavailable,
@@ -40,7 +42,8 @@ from runspan.errors import (
 from runspan.in_flight import current_hold
 from runspan.model import Json
 from runspan.origin import origin_of
-from runspan.rate import Limiter
+from runspan.quantities import format_duration
+from runspan.rate import Limiter, Paused
 
 log = structlog.get_logger()
 
@@ -221,15 +224,22 @@ class Client:
     async def get_json(self, segments: Sequence[str], params: Params | None = None) -> Json:
         """The JSON at the path made of `segments`, each encoded as one segment; params that are None are left out.
 
-        Raises RunGone (404), SourceRefused (401, 403), SourceUnavailable (429, 5xx, redirects, no answer, no JSON),
-        RunUnreadable (too large, or any other 4xx).
+        Raises RunGone (404), SourceRefused (401, 403), SourceBusy (429, or a pause that the platform has asked for),
+        SourceUnavailable (5xx, redirects, no answer, no JSON), RunUnreadable (too large, or any other 4xx).
         """
         query = [(key, str(value)) for key, value in (params or {}).items() if value is not None]
         return await self._retry(self._ask, encode_path(segments), query)
 
     async def _ask(self, path: str, query: list[tuple[str, str]]) -> Json:
-        granted_ns = await self._limiter.acquire()
         where = f"source {self._name}: GET {self._connection.base_url}{path}"
+        try:
+            granted_ns = await self._limiter.acquire()
+        except Paused as paused:
+            left = format_duration(timedelta(seconds=round(paused.seconds)))
+            raise SourceBusy(
+                f"source {self._name} has asked to be left alone for another {left}; asking again then",
+                retry_after_seconds=paused.seconds,
+            ) from None
         try:
             headers = {"accept": "application/json", **self._headers()}
         except ConfigError as error:
@@ -331,7 +341,7 @@ def error_of(where: str, reply: Reply, now_seconds: float) -> RunspanError:
         )
     if status in (408, 409, 425, 429) or status >= 500 or status < 300:
         asked_seconds = retry_after_seconds(reply.headers, now_seconds)
-        return SourceUnavailable(
+        return (SourceBusy if status == 429 else SourceUnavailable)(
             f"{where} answered {status}; asking again later",
             retry_after_seconds=asked_seconds and min(asked_seconds, LONGEST_PAUSE_SECONDS),
         )

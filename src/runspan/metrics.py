@@ -86,9 +86,9 @@ class Metrics(Collector):
         for line in pipeline.lines:
             due_ns = self._ledger.oldest_due_ns(line.account)
             oldest.add_metric([line.name], max(0.0, (now_ns - due_ns) / 1e9) if due_ns is not None else 0.0)
-            paused.add_metric([line.name], float(line.health.paused_seconds > 0))
-            if line.health.last_success_ns is not None:
-                success.add_metric([line.name], line.health.last_success_ns / 1e9)
+            paused.add_metric([line.name], float(line.listing.paused_seconds > 0 or line.fetching.paused_seconds > 0))
+            if line.last_success_ns is not None:
+                success.add_metric([line.name], line.last_success_ns / 1e9)
         yield from (oldest, paused, success)
 
         healthy = GaugeMetricFamily("runspan_destination_healthy", "1 while the destination takes traces.")

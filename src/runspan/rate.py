@@ -79,6 +79,14 @@ class MemoryBudget:
         self._free_ns[key] = max(self._free_ns.get(key, 0), until_ns)
 
 
+class Paused(Exception):
+    """The platform has asked for a pause that is longer than anybody should wait for his turn; nothing was asked."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"{seconds:.0f} s")
+        self.seconds = seconds
+
+
 class TurnsOver(Exception):
     """The program stops: what waits for its turn waits for the next start."""
 
@@ -87,7 +95,8 @@ class Limiter:
     """One source's turn-taking: `acquire` returns when the next request may leave, first come first served.
 
     Once `over` is set, whoever waits is turned away. `jitter_ns`, where given, is what the spacing allows for: where a
-    request may have arrived later than that, those behind it are put off as much.
+    request may have arrived later than that, those behind it are put off as much. Where `longest_pause_seconds` is
+    given, whoever would have to wait so much longer than for a turn is told so, and goes.
     """
 
     def __init__(
@@ -97,6 +106,7 @@ class Limiter:
         interval_ns: int,
         *,
         jitter_ns: int | None = None,
+        longest_pause_seconds: float | None = None,
         over: asyncio.Event | None = None,
         now: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -107,6 +117,7 @@ class Limiter:
         self._now = now
         self._sleep = sleep
         self._jitter_ns = jitter_ns
+        self._longest_pause_seconds = longest_pause_seconds
         self._took_ns: deque[int] = deque(maxlen=USUAL_OF)
         self._delays: deque[tuple[int, int]] = deque(maxlen=USUAL_OF)
         """When the next grants were put off, and by how much."""
@@ -114,13 +125,17 @@ class Limiter:
         self._over = over or asyncio.Event()
 
     async def acquire(self) -> int:
-        """Wait for, and take, the next grant; gives the instant before it. Raises TurnsOver."""
+        """Wait for, and take, the next grant; gives the instant before it. Raises TurnsOver, Paused."""
         async with self._turn:
             while not self._over.is_set():
                 asked_ns = self._now()
                 wait_ns = await asyncio.to_thread(self._budget.debit, self._key, self._interval_ns)
                 if not wait_ns:
                     return asked_ns
+                # Of a turn, nobody waits longer than an interval.
+                pause_seconds = (wait_ns - self._interval_ns) / 1e9
+                if self._longest_pause_seconds is not None and pause_seconds > self._longest_pause_seconds:
+                    raise Paused(wait_ns / 1e9)
                 await self._nap(min(wait_ns / 1e9, LONGEST_NAP_SECONDS))
         raise TurnsOver
 

@@ -50,8 +50,9 @@ async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr("runspan.sources.runtype.PAGE_LIMIT", 7)
     monkeypatch.setattr("runspan.pipeline.backfill.LOOK_SECONDS", 0.01)
     monkeypatch.setattr("runspan.pipeline.backfill.PATIENCE_SECONDS", 0.4)
-    monkeypatch.setattr("runspan.pipeline.line.PAUSE_FLOOR_SECONDS", 0.01)
+    monkeypatch.setattr("runspan.pipeline.line.PAUSE_SECONDS", (0.01, 300.0))
     monkeypatch.setattr("runspan.pipeline.standing.RETRY_FLOOR", timedelta(milliseconds=10))
+    monkeypatch.setattr("runspan.pipeline.work.JOB_PATIENCE", timedelta(milliseconds=50))
     monkeypatch.setattr("runspan.otlp.delivery.BACKOFF_SECONDS", 0.05)
     bench = Bench(tmp_path / "ledger.db", time.time_ns)
     async with bench.simulator:
@@ -441,6 +442,40 @@ class TestTrouble:
             await backfill(bench, since=noon_ns)
         assert bench.exporter.taken == []
 
+    async def test_a_run_that_always_fails_does_not_keep_it_from_its_end(self, bench: Bench, noon_ns: int):
+        bad, *_ = bench.add(ended(10, noon_ns))
+        wall = bench.simulator.fault("casedev", f"{bad}/details", html(500))
+        report = await backfill(bench, since=noon_ns)
+        assert (report.exported, report.failing, report.complete) == (9, 1, False)
+        assert any("answered 500" in reason for _, reason in report.reasons)
+        with bench.ledger() as ledger:
+            assert row_of(ledger, bad).state is RowState.DUE
+        # It is the same job that goes on.
+        bench.simulator.faults.remove(wall)
+        report = await backfill(bench, since=noon_ns)
+        assert (report.exported, report.failing, report.complete) == (10, 0, True)
+
+    async def test_an_open_run_that_could_not_be_asked_for_is_told(self, bench: Bench, noon_ns: int):
+        bench.add(ended(3, noon_ns))
+        [unknown] = bench.add(ended(1, noon_ns, key="open", seconds=None))
+        [is_open] = bench.add(ended(1, noon_ns, key="another", seconds=None))
+        bench.simulator.fault("casedev", f"{unknown}/details", html(500))
+        report = await backfill(bench, since=noon_ns)
+        assert (report.exported, report.still_open, report.failing, report.complete) == (3, 1, 1, False)
+        with bench.ledger() as ledger:
+            assert row_of(ledger, is_open).reason is None
+
+    async def test_a_long_pause_that_the_platform_asked_for_ends_it_at_once(self, bench: Bench, noon_ns: int):
+        """Whichever process was asked."""
+        bench.add(ended(3, noon_ns))
+        with bench.ledger() as ledger:
+            ledger.pause(f"casedev {bench.simulator.urls['casedev']}", time.time_ns() + 2 * HOUR)
+            table = bench.source("casedev")
+            async with bench.pipeline(table, budget=ledger) as line_up:
+                with pytest.raises(SourceUnavailable, match=r"left alone for another (1h59m|2h)"):
+                    await asyncio.wait_for(Backfill(line_up, line_up.lines[0], request(since=noon_ns)).run(), 10)
+        assert bench.simulator.requests == []
+
     async def test_one_garbled_run_costs_that_run(self, bench: Bench, noon_ns: int):
         ids = bench.add(ended(10, noon_ns))
         bench.simulator.faults.append(Fault("casedev", f"{ids[0]}/details", html(200)))
@@ -531,8 +566,7 @@ class TestForgotten:
     async def test_a_job_that_had_begun_goes_on(self, bench: Bench, noon_ns: int):
         ids = bench.add(ended(10, noon_ns))
         wall = bench.simulator.fault("casedev", ids[0], html(503))
-        with pytest.raises(SourceUnavailable):
-            await backfill(bench, since=noon_ns)
+        assert (await backfill(bench, since=noon_ns)).failing == 1
         bench.simulator.faults.remove(wall)
         async with bench.pipeline(bench.source("casedev")) as line_up:
             account = line_up.lines[0].account

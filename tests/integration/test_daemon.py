@@ -42,7 +42,7 @@ def store() -> Iterator[OtlpStore]:
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     monkeypatch.setattr("runspan.http.ATTEMPTS", 1)
     monkeypatch.setattr("runspan.daemon.daemon.START_SPREAD_SECONDS", 0.02)
-    monkeypatch.setattr("runspan.pipeline.line.PAUSE_FLOOR_SECONDS", 0.05)
+    monkeypatch.setattr("runspan.pipeline.line.PAUSE_SECONDS", (0.05, 300.0))
     monkeypatch.setattr("runspan.pipeline.standing.RETRY_FLOOR", timedelta(milliseconds=50))
     monkeypatch.setattr("runspan.otlp.delivery.BACKOFF_SECONDS", 0.1)
     bench = Bench(tmp_path / "ledger.db", time.time_ns)

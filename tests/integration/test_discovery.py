@@ -241,7 +241,7 @@ class TestAgents:
         async with bench.pipeline(bench.source("elizaos", agents=["Bo"])) as line_up:
             found = await discovery(line_up).poll()
             assert len(found.failures) == 1
-            assert line_up.lines[0].health.failures == 0
+            assert line_up.lines[0].listing.failures == 0
 
     @pytest.mark.parametrize("platform", SCOPED)
     @pytest.mark.parametrize("status", [400, 403, 500])
@@ -278,7 +278,7 @@ class TestAgents:
         async with bench.pipeline(bench.source("runtype")) as line_up:
             with pytest.raises(SourceUnavailable):
                 await discovery(line_up).poll()
-            assert line_up.lines[0].health.last_success_ns is None
+            assert line_up.lines[0].listing.last_success_ns is None
 
     @pytest.mark.parametrize("status", [400, 404, 405])
     async def test_a_list_of_agents_that_is_not_there_is_a_source_that_is_unavailable(self, bench: Bench, status: int):

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from runspan.demo.faults import CutOff, Fault, Hang, Reply, html
 from runspan.demo.samples import casedev_run, elizaos_run, flowyble_run, runtype_execution
 from runspan.demo.world import WorldAgent
-from runspan.errors import LedgerUnusable
+from runspan.errors import LedgerUnusable, SourceBusy
 from runspan.ledger import RowState
 from runspan.metrics import Metrics
 from runspan.model import Locator
@@ -25,6 +25,7 @@ from runspan.pipeline.assembly import Pipeline
 from runspan.pipeline.discovery import Discovery, rows_of_ids
 from runspan.quantities import Rate
 from runspan.rate import spacing_ns
+from runspan.sources.base import Scope, Window
 from tests.ledgers import SECOND, START_NS, Clock
 from tests.pipelines import HOUR, Bench, NoQuota, advance, counted, pass_time, row_of, states, until, working
 
@@ -305,11 +306,26 @@ class TestBadData:
         async with bench.pipeline(bench.source("casedev")) as line_up:
             await poll(line_up)
             async with working(line_up):
-                for attempt in range(1, 10):
+                for attempt in range(1, 13):
                     await until(lambda attempt=attempt: row_of(line_up.ledger, bad).attempts == attempt)
-                    advance(line_up, clock, 1000)
+                    due_ns = row_of(line_up.ledger, bad).due_ns
+                    assert due_ns is not None
+                    advance(line_up, clock, (due_ns - clock.ns) / SECOND)
                 await until(lambda: counted(line_up.ledger) == {QUARANTINED: 1, EXPORTED: 1})
-            assert bench.details_asked()[bad] == 10
+            assert bench.details_asked()[bad] == 13
+            assert clock.ns - START_NS > HOUR
+
+    async def test_how_often_a_run_has_failed_is_not_forgotten_by_a_restart(self, bench: Bench, clock: Clock):
+        bad, *_ = bench.add(ended(2))
+        bench.simulator.faults.append(Fault("casedev", bad, html(500)))
+        for attempts in (3, 6, 9, 12):
+            async with bench.pipeline(bench.source("casedev")) as line_up:
+                await poll(line_up)
+                async with working(line_up):
+                    failed = partial(lambda enough: row_of(line_up.ledger, bad).attempts >= enough, attempts)
+                    await pass_time(line_up, clock, 900, failed)
+        async with bench.pipeline(bench.source("casedev")) as line_up, working(line_up):
+            await pass_time(line_up, clock, 900, lambda: counted(line_up.ledger) == {QUARANTINED: 1, EXPORTED: 1})
 
 
 class TestSources:
@@ -327,8 +343,8 @@ class TestSources:
                     pauses: list[float] = []
                     for _ in range(8):
                         asked = len(bench.simulator.asked("casedev", "/details"))
-                        await until(lambda asked=asked: casedev.health.failures == len(pauses) + 1)
-                        pauses.append(casedev.health.paused_seconds)
+                        await until(lambda asked=asked: casedev.fetching.failures == len(pauses) + 1)
+                        pauses.append(casedev.fetching.paused_seconds)
                         asked = len(bench.simulator.asked("casedev", "/details"))
                         advance(line_up, clock, pauses[-1] - 1)
                         await still(line_up, 0.03)
@@ -342,7 +358,7 @@ class TestSources:
                     bench.simulator.platforms["casedev"].key = type(bench.simulator.platforms["casedev"]).default_key
                     advance(line_up, clock, 1000)
                     await until(lambda: counted(line_up.ledger) == {EXPORTED: 4})
-                    assert casedev.health.failures == 0
+                    assert casedev.fetching.failures == 0
             assert 27 <= pauses[0] <= 33
             assert all(later > earlier * 1.5 for earlier, later in pairwise(pauses[:5]))
             assert max(pauses) <= 990
@@ -350,6 +366,73 @@ class TestSources:
             assert len(complaints) >= 8
             assert "source casedev" in complaints[0]["event"]
             assert "api_key" in complaints[0]["event"]
+
+    @pytest.mark.parametrize("known", [0, 1])
+    async def test_many_runs_that_do_not_come_hold_up_none_that_do(self, bench: Bench, clock: Clock, known: int):
+        bench.add(ended(known, first=500))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            [line] = line_up.lines
+            async with working(line_up):
+                await poll(line_up)
+                await until(lambda: counted(line_up.ledger)[EXPORTED] == known)
+                bad = bench.add(ended(60, first=100))
+                for run_id in bad:
+                    bench.simulator.fault("casedev", f"{run_id}/details", html(500))
+                await poll(line_up)
+                # Behind all of them.
+                clock.advance(1)
+                good = bench.add(ended(20))
+                await poll(line_up)
+                begun_ns = clock.ns
+                await pass_time(
+                    line_up, clock, 0.5, lambda: all(states(line_up.ledger)[run_id] is EXPORTED for run_id in good)
+                )
+                # Alone for it, the pauses of a source of which nothing comes would have taken a minute by then.
+                assert clock.ns - begun_ns < 60 * SECOND
+                assert counted(line_up.ledger) == {DUE: 60, EXPORTED: 20 + known}
+                assert line.listing.paused_seconds == 0
+                assert line.fetching.failures == 0
+
+    async def test_where_no_run_comes_the_lists_are_read_on(self, bench: Bench, clock: Clock):
+        bench.add(ended(3))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            [line] = line_up.lines
+            await poll(line_up)
+            bench.simulator.fault("casedev", "/details", html(500))
+            async with working(line_up):
+                await until(lambda: line.fetching.failures > 0)
+                assert line.fetching.paused_seconds > 0
+                assert line.failing is line.fetching
+                assert line.listing.paused_seconds == 0
+
+    async def test_a_pause_that_a_platform_asked_for_is_no_fault_of_a_run(self, bench: Bench, clock: Clock):
+        bench.add(ended(3))
+        busy = bench.simulator.fault("casedev", "/details", Reply(429, headers={"retry-after": "3600"}))
+
+        class OnlyPauses(NoQuota):
+            until_ns = 0
+
+            def debit(self, key: str, interval_ns: int) -> int:
+                return max(0, self.until_ns - clock.ns)
+
+            def pause(self, key: str, until_ns: int) -> None:
+                self.until_ns = until_ns
+
+        async with bench.pipeline(bench.source("casedev"), budget=OnlyPauses()) as line_up:
+            [line] = line_up.lines
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: line.fetching.failures > 0)
+                await until(lambda: not line_up.outbox.leased)
+                asked = len(bench.simulator.requests)
+                advance(line_up, clock, 1800)
+                with pytest.raises(SourceBusy, match="left alone for another 30m"):
+                    await line.source.page(Scope(), Window(0), None)
+                await still(line_up)
+                assert len(bench.simulator.requests) == asked
+                assert {row.attempts for row in line_up.ledger.runs()} == {0}
+                bench.simulator.faults.remove(busy)
+                await pass_time(line_up, clock, 60, lambda: counted(line_up.ledger) == {EXPORTED: 3})
 
     async def test_runs_that_do_not_end_hold_up_none_that_have(self, bench: Bench, clock: Clock):
         run = partial(runtype_execution, agent=ADA)
@@ -378,7 +461,7 @@ class TestSources:
                     advance(line_up, clock, 6)
                     await still(line_up, 0.01)
                 # Ten minutes of it.
-                assert line_up.lines[0].health.failures <= 12
+                assert line_up.lines[0].fetching.failures <= 12
                 assert len(bench.simulator.asked("casedev", "/details")) <= 12 * 4
                 bench.simulator.faults.remove(down)
                 advance(line_up, clock, 2000)

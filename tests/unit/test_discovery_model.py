@@ -187,7 +187,8 @@ class DiscoveryModel(RuleBasedStateMachine):
             config=self.config,
             projection=cast("Any", None),
             open_limiter=cast("Any", None),
-            health=Health("case", self.clock),
+            listing=Health("case", "lists", self.clock),
+            fetching=Health("case", "runs", self.clock),
             stopping=asyncio.Event(),
         )
         self.discovery = Discovery(line, self.ledger, self.clock)

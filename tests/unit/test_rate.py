@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from runspan.quantities import Rate
-from runspan.rate import Limiter, MemoryBudget, jitter_seconds, spacing_ns
+from runspan.rate import Limiter, MemoryBudget, Paused, jitter_seconds, spacing_ns
 
 SECOND = 1_000_000_000
 START = 1_780_000_000 * SECOND
@@ -185,3 +185,18 @@ def test_a_rate_is_nearly_used_up():
     for rate, share in (("90/min", 0.97), ("50/s", 0.9), ("0.2/s", 0.97)):
         parsed = Rate.parse(rate)
         assert share <= parsed.interval_ns / spacing_ns(parsed) < 1
+
+
+async def test_nobody_waits_for_a_long_pause_who_need_not(hands: Hands):
+    budget = MemoryBudget(hands)
+    asks = {"now": hands, "sleep": hands.sleep, "longest_pause_seconds": 20.0}
+    impatient, patient = Limiter(budget, "k", 60 * SECOND, **asks), limiter(hands, 60 * SECOND, budget)
+    await impatient.acquire()
+    await impatient.acquire()
+    assert hands.ns - START == pytest.approx(60 * SECOND, rel=0.01), "a turn is waited for however long it takes"
+    budget.pause("k", hands.ns + 3600 * SECOND)
+    with pytest.raises(Paused) as paused:
+        await impatient.acquire()
+    assert paused.value.seconds == 3600
+    await patient.acquire()
+    assert hands.ns - START > 3600 * SECOND

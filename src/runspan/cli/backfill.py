@@ -174,6 +174,7 @@ def table(report: Report, *, dry_run: bool) -> Table:
     ]
     sometimes = [
         (report.skipped, "skipped"),
+        (report.failing, "failing: start the same command again, or leave them to a daemon"),
         (report.gone, "gone"),
         (report.expired, "expired"),
         (report.unverified, "exported, but not shown by the backend"),

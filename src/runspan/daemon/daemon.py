@@ -140,7 +140,7 @@ class Daemon:
             )
             await self._hasten()
             for line in self._pipeline.lines:
-                line.health.paused_until_ns = 0
+                line.listing.paused_until_ns = line.fetching.paused_until_ns = 0
                 line.wake.set()
             for job in self._jobs:
                 job.modify(next_run_time=datetime.now(UTC))  # pyright: ignore[reportUnknownMemberType]
@@ -195,12 +195,12 @@ class Daemon:
 
 
 async def _look(line: Line, look: Callable[[], Awaitable[object]]) -> None:
-    if line.health.paused_seconds:
+    if line.listing.paused_seconds:
         return
     try:
         await look()
     except SourceUnavailable as error:
-        line.health.failed(error)
+        line.listing.failed(error)
 
 
 def _greet(line_up: Pipeline) -> None:

@@ -119,9 +119,9 @@ def _troubles(pipeline: Pipeline) -> Iterator[str]:
     if not delivery.healthy:
         yield f"destination: {delivery.last_error}"
     for line in pipeline.lines:
-        if line.health.failures:
-            yield f"source {line.name}: {line.health.last_error}"
-        elif line.source.lists and line.health.last_success_ns is None:
+        if failing := line.failing:
+            yield f"source {line.name}: {failing.last_error}"
+        elif line.source.lists and line.listing.last_success_ns is None:
             yield f"source {line.name}: not read yet"
 
 
@@ -132,9 +132,9 @@ def _page(pipeline: Pipeline) -> str:
         counts.setdefault(count.source, []).append(f"{count.rows} {count.state.value}{reason}")
     rows: list[str] = []
     for line in pipeline.lines:
-        health = line.health
-        state = f'<span class="bad">{html.escape(health.last_error or "")}</span>' if health.failures else "well"
-        answered = _instant(health.last_success_ns)
+        failing = line.failing
+        state = f'<span class="bad">{html.escape(failing.last_error or "")}</span>' if failing else "well"
+        answered = _instant(line.last_success_ns)
         runs = html.escape(", ".join(counts.get(line.name, ["none yet"])))
         cells = (html.escape(line.name), line.source.platform, state, answered, runs)
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, not_, or_, select, update
 
 from runspan.ledger.schema import jobs, runs
 from runspan.ledger.values import Job, JobCounts, JobState, RowState
@@ -48,6 +48,18 @@ def count_listed(connection: Connection, job_id: str, listed: int, known: int) -
     """Add what a page brought that was new to the job."""
     change = update(jobs).where(jobs.c.id == job_id)
     connection.execute(change.values(listed=jobs.c.listed + listed, known=jobs.c.known + known))
+
+
+def job_waits(connection: Connection, now_ns: int, job_id: str, patience_ns: int) -> bool:
+    """Whether a row of the job is due, settles, or is tried again soon; see `Ledger.job_waits`."""
+    due, is_open, failed = runs.c.state == RowState.DUE, runs.c.state == RowState.OPEN, runs.c.reason.is_not(None)
+    waits = or_(
+        and_(due, not_(failed)),
+        and_(is_open, runs.c.due_ns <= now_ns),
+        and_(or_(due, is_open), failed, runs.c.due_ns <= now_ns + patience_ns),
+    )
+    found = select(runs.c.run_id).where(runs.c.job == job_id, waits).limit(1)
+    return connection.execute(found).first() is not None
 
 
 def job_counts(connection: Connection, job_id: str) -> JobCounts:

@@ -278,10 +278,12 @@ class Ledger:
         states: Iterable[RowState] = UNSETTLED,
         job: str | None = None,
         due_before_ns: int | None = None,
+        at_random: bool = False,
     ) -> list[Claim]:
         """Lease up to `limit` rows that are due (by `due_before_ns`; None: now), those due longest first.
 
-        At most `most_open` of them (None: all) are of runs that have not ended, as far as is known.
+        At most `most_open` of them (None: all) are of runs that have not ended, as far as is known. `at_random`: any
+        that are due, since those due longest may all be bad ones.
         No other claimer, thread or process, gets them while the lease lasts.
         """
         with self._store.write() as connection:
@@ -290,11 +292,16 @@ class Ledger:
             lease = (self.owner, now_ns + LEASE_NS)
             before_ns = now_ns if due_before_ns is None else due_before_ns
             open_left = limit if most_open is None else most_open
-            claims = work.claim(connection, now_ns, lease, account, limit, open_left, states, job, before_ns)
+
+            def some(limit: int, most_open: int) -> list[Claim]:
+                which = (limit, most_open, states, job, before_ns)
+                return work.claim(connection, now_ns, lease, account, *which, at_random=at_random)
+
+            claims = some(limit, open_left)
             missing = limit - len(claims)
             if missing and self._release_dead(connection):
                 open_left -= sum(claim.state is not RowState.DUE for claim in claims)
-                claims += work.claim(connection, now_ns, lease, account, missing, open_left, states, job, before_ns)
+                claims += some(missing, open_left)
             return claims
 
     def next_due_ns(
@@ -407,6 +414,13 @@ class Ledger:
         """Mark a job as finished."""
         with self._store.write() as connection:
             jobs.finish_job(connection, self._now(), job_id)
+
+    def job_waits(self, job_id: str, *, patience_ns: int) -> bool:
+        """Whether something is still to be done for the job: not where all that is left has failed, and is not tried
+        again within `patience_ns`, or has not ended.
+        """
+        with self._store.read() as connection:
+            return jobs.job_waits(connection, self._now(), job_id, patience_ns)
 
     def job_counts(self, job_id: str) -> JobCounts:
         """How the job's rows stand, by state and by reason."""

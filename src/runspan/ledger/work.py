@@ -27,8 +27,10 @@ def claim(
     states: Iterable[RowState],
     job: str | None,
     due_before_ns: int,
+    *,
+    at_random: bool,
 ) -> list[Claim]:
-    """Lease the rows that are due longest. `lease` is (owner, until); see `Ledger.claim`."""
+    """Lease the rows that are due longest, or any. `lease` is (owner, until); see `Ledger.claim`."""
     owner, until_ns = lease
     free = or_(runs.c.lease_until_ns.is_(None), runs.c.lease_until_ns <= now_ns)
     candidates: list[Row[Any]] = []
@@ -37,9 +39,12 @@ def claim(
         if job is not None:
             due = due.where(runs.c.job == job)
         at_most = limit if state is RowState.DUE else min(limit, most_open)
-        due = due.order_by(runs.c.due_ns).limit(at_most).with_for_update(skip_locked=True)
+        due = (
+            due.order_by(func.random() if at_random else runs.c.due_ns).limit(at_most).with_for_update(skip_locked=True)
+        )
         candidates += connection.execute(due)
-    candidates.sort(key=lambda row: row.due_ns)
+    if not at_random:
+        candidates.sort(key=lambda row: row.due_ns)
     surplus = {row.run_id for row in [row for row in candidates if row.state != RowState.DUE][most_open:]}
     chosen = [row for row in candidates if row.run_id not in surplus][:limit]
     if chosen:

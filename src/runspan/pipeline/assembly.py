@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from runspan import otlp
 from runspan.config import Config, ContentConfig, PricesConfig, SourceConfig
 from runspan.errors import ConfigError
-from runspan.http import Client, Connection, ConnectionFailed
+from runspan.http import LONGEST_INLINE_WAIT_SECONDS, Client, Connection, ConnectionFailed
 from runspan.in_flight import InFlight
 from runspan.ledger import Ledger, RowState
 from runspan.otlp.base import Exporter
@@ -70,7 +70,8 @@ async def pipeline(
                     config=source_config,
                     projection=projection_settings(config, source_config),
                     open_limiter=limiter,
-                    health=Health(source_config.name, now),
+                    listing=Health(source_config.name, "lists", now),
+                    fetching=Health(source_config.name, "runs", now),
                     stopping=stopping,
                 )
             )
@@ -130,6 +131,7 @@ def open_source(
             key,
             interval_ns,
             jitter_ns=int(jitter_seconds(source_config.rate) * 1e9),
+            longest_pause_seconds=LONGEST_INLINE_WAIT_SECONDS,
             over=stopping,
             now=now,
         ),

@@ -20,7 +20,7 @@ from runspan.ledger import Job, JobState, Ledger, NewRow, RowState, RunRow
 from runspan.model import Json, Locator
 from runspan.pipeline.assembly import Pipeline
 from runspan.pipeline.discovery import as_unavailable, pages, report_problems, rows_of, rows_of_ids, wanted
-from runspan.pipeline.line import Line
+from runspan.pipeline.line import Health, Line
 from runspan.pipeline.work import Work
 from runspan.quantities import nanoseconds
 from runspan.readback import QueryApi
@@ -71,7 +71,7 @@ class Request:
 class Report:
     """How a backfill ended, in numbers of runs; `reasons` by state and reason.
 
-    `unverified`: exported, and not shown by the backend when read back.
+    `failing`: left to be asked for or sent again later. `unverified`: exported, and not shown when read back.
     """
 
     listed: int = 0
@@ -82,6 +82,7 @@ class Report:
     gone: int = 0
     expired: int = 0
     quarantined: int = 0
+    failing: int = 0
     unverified: int = 0
     reasons: dict[tuple[RowState, str], int] = field(default_factory=dict[tuple[RowState, str], int])
     problems: list[str] = field(default_factory=list[str])
@@ -89,7 +90,8 @@ class Report:
     @property
     def complete(self) -> bool:
         """Whether every run that was listed is exported, skipped, known or merely still open."""
-        return not (self.quarantined or self.gone or self.expired or self.unverified or self.problems)
+        left = self.quarantined or self.gone or self.expired or self.failing or self.unverified
+        return not (left or self.problems)
 
 
 class Backfill:
@@ -146,7 +148,7 @@ class Backfill:
         report = await asyncio.to_thread(self._report, job)
         if query_api:
             report.unverified = await self._read_back(job, query_api)
-        if not (self._unread_scopes or report.unverified):
+        if not (self._unread_scopes or report.failing or report.unverified):
             await asyncio.to_thread(self._ledger.finish_job, job.id)
         return report
 
@@ -210,7 +212,7 @@ class Backfill:
                 self._unread(scope, said(error))
         if failed and self._unread_scopes == len(scopes):
             raise as_unavailable(failed)
-        self._line.health.succeeded()
+        self._line.listing.succeeded()
 
     def _unread(self, scope: Scope, reason: str) -> None:
         self._unread_scopes += 1
@@ -316,18 +318,18 @@ class Backfill:
             counts = (await asyncio.to_thread(self._ledger.job_counts, job.id)).states
             total = sum(counts.values())
             self._on_progress(total - counts.get(RowState.DUE, 0), total)
-            delivery, health = self._outbox.delivery, self._line.health
-            if delivery.healthy and not health.failures:
+            delivery, failing = self._outbox.delivery, self._line.failing
+            if delivery.healthy and not failing:
                 since_ns = self._now()
             waited_seconds = (self._now() - since_ns) / 1e9
             if not delivery.healthy and (delivery.wrong or waited_seconds > PATIENCE_SECONDS):
                 raise DeliveryRefused(f"destination: {delivery.last_error}; start the same command again to go on")
-            if health.failures and (health.refused or waited_seconds > PATIENCE_SECONDS):
-                raise SourceUnavailable(f"{health.last_error}; start the same command again to go on")
+            if failing and (_is_hopeless(failing) or waited_seconds > PATIENCE_SECONDS):
+                raise SourceUnavailable(f"{failing.last_error}; start the same command again to go on")
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        health = self._line.health
+        health = self._line.listing
         while True:
             try:
                 answer = await ask()
@@ -335,7 +337,7 @@ class Backfill:
                 health.failed(error)
                 self._failing_since_ns = self._failing_since_ns or self._now()
                 waited_seconds = (self._now() - self._failing_since_ns) / 1e9
-                if health.refused or waited_seconds > PATIENCE_SECONDS:
+                if _is_hopeless(health) or waited_seconds > PATIENCE_SECONDS:
                     raise
                 await asyncio.sleep(health.paused_seconds)
             else:
@@ -368,18 +370,26 @@ class Backfill:
         stored = self._ledger.job(job.id)
         assert stored is not None
         states = counts.states
+        # A row that is still to be worked on has a reason only where that has failed.
+        unasked = sum(rows for (state, _), rows in counts.reasons.items() if state is RowState.OPEN)
         return Report(
             listed=stored.listed + self._known_elsewhere,
             exported=states.get(RowState.EXPORTED, 0),
             known=stored.known + self._known_elsewhere,
-            still_open=states.get(RowState.OPEN, 0),
+            still_open=states.get(RowState.OPEN, 0) - unasked,
             skipped=states.get(RowState.SKIPPED, 0),
             gone=states.get(RowState.GONE, 0),
             expired=states.get(RowState.EXPIRED, 0),
             quarantined=states.get(RowState.QUARANTINED, 0),
+            failing=states.get(RowState.DUE, 0) + unasked,
             reasons=dict(counts.reasons),
             problems=self._problems,
         )
+
+
+def _is_hopeless(health: Health) -> bool:
+    """Whether waiting does not help: someone must act, or the platform wants to be left alone for longer than that."""
+    return health.refused or health.paused_seconds > PATIENCE_SECONDS
 
 
 def belongs(row: Listed, since_ns: int, until_ns: int | None) -> bool:

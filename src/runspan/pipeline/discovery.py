@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from runspan.errors import LedgerUnusable, RunGone, RunUnreadable, SourceRefused, SourceUnavailable, said
+from runspan.errors import LedgerUnusable, RunGone, RunUnreadable, SourceBusy, SourceRefused, SourceUnavailable, said
 from runspan.ledger import UNWANTED, Ledger, NewRow, Noted, RowState, Sweep
 from runspan.model import Json, Locator, RunRef
 from runspan.pipeline import standing
@@ -110,7 +110,7 @@ class Discovery:
                     log.warning(said(error), action="scope_unreadable", source=line.name, scope=scope.key)
         if failed and not answered:
             raise as_unavailable(failed)
-        line.health.succeeded()
+        line.listing.succeeded()
         if found.new or found.became_due:
             log.info("runs found", action="runs_found", source=line.name, new=found.new, became_due=found.became_due)
             line.wake.set()
@@ -217,7 +217,8 @@ async def pages(read: Callable[[Json | None], Awaitable[Page]], cursor: Json | N
         try:
             page = await read(cursor)
         except (RunGone, RunUnreadable, SourceUnavailable) as error:
-            at_fault = resumed and not asks_for_patience(error) if isinstance(error, SourceUnavailable) else True
+            is_of_all = isinstance(error, SourceRefused | SourceBusy)
+            at_fault = not isinstance(error, SourceUnavailable) or (resumed and not is_of_all)
             if cursor is None or restarted or not at_fault:
                 raise
             # All that was read so far is noted; reading it again only costs requests.
@@ -227,11 +228,6 @@ async def pages(read: Callable[[Json | None], Awaitable[Page]], cursor: Json | N
         cursor, resumed = page.cursor, False
         if cursor is None:
             return
-
-
-def asks_for_patience(error: SourceUnavailable) -> bool:
-    """Whether the platform itself said that it wants no more requests of ours, now or until someone acts."""
-    return isinstance(error, SourceRefused) or error.retry_after_seconds is not None
 
 
 def rows_of(listed: Sequence[Listed], line: Line, now_ns: int, scope: Scope) -> list[NewRow]:

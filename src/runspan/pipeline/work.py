@@ -7,12 +7,22 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import NamedTuple
 
 import structlog
 
-from runspan.errors import LedgerUnusable, RunGone, RunUnreadable, SourceGarbled, SourceRefused, SourceUnavailable, said
+from runspan.errors import (
+    LedgerUnusable,
+    RunGone,
+    RunUnreadable,
+    SourceBusy,
+    SourceGarbled,
+    SourceRefused,
+    SourceUnavailable,
+    said,
+)
 from runspan.ledger import Claim, Finished, Ledger, RowState, Summary
-from runspan.model import Run, RunBody, RunStatus
+from runspan.model import Run, RunBody, RunRef, RunStatus
 from runspan.otlp.encode import encode
 from runspan.pipeline import standing
 from runspan.pipeline.line import Line
@@ -30,10 +40,23 @@ IDLE_LOOK_SECONDS = 5.0
 JOB_LOOK_SECONDS = 0.5
 """The rows of a job may also be finished by a daemon, and somebody waits for the last one."""
 BLOCKED_LOOK_SECONDS = 0.2
+JOB_PATIENCE = timedelta(seconds=20)
+"""A job does not wait for a run that has failed so often that it is tried again only after this."""
 UNUSABLE_ATTEMPTS = 3
 """For a run whose answer is no JSON or a refusal, where other runs come."""
-FAILING_ATTEMPTS = 10
-FAILING_FOR = timedelta(hours=1)
+FAILING_ATTEMPTS = 13
+"""For a run that is not answered, where other runs come: by the growing delays of `standing.retry_at`, over an hour."""
+DOUBTFUL_CLAIMS = 3
+"""So many runs are tried, at random, where none has come since one failed: those due longest may all be bad ones."""
+OTHERS_TRIED = 3
+
+
+class _Seen(NamedTuple):
+    """What is known of the source's runs: how many have come as they should, and how often another one was tried in
+    vain when one did not come."""
+
+    come: int = 0
+    in_vain: int = 0
 
 
 class Work:
@@ -61,9 +84,11 @@ class Work:
         self._open_tasks: set[asyncio.Task[None]] = set()
         """Of them, those of runs that have not ended: these wait for their half of the rate, and hold up no others."""
         self._error: BaseException | None = None
-        self._fetched_ns = 0
-        """When a run last came as it should."""
-        self._failing_since_ns: dict[str, int] = {}
+        self._seen = _Seen()
+        self._last_come: RunRef | None = None
+        self._trying_another = asyncio.Lock()
+        self._failing_since: dict[str, int] = {}
+        """By id of a run that does not come: how many others had come when it first did not."""
         self._stopping = False
 
     def stop(self) -> None:
@@ -80,7 +105,7 @@ class Work:
                 claims = await self._claim(states)
                 for claim in claims:
                     self._start(claim)
-                if not claims and self._job and not self._tasks and await self._job_is_done():
+                if not claims and self._job and not self._tasks and await self._is_done(self._job):
                     return
                 if not claims:
                     await self._rest(states)
@@ -96,7 +121,9 @@ class Work:
 
     async def _claim(self, states: tuple[RowState, ...]) -> list[Claim]:
         line, outbox = self._line, self._outbox
-        allowed = 0 if line.health.paused_seconds else outbox.allowance(self._free)
+        in_doubt = line.fetching.failures > 0
+        free = min(self._free, DOUBTFUL_CLAIMS) if in_doubt else self._free
+        allowed = 0 if line.fetching.paused_seconds else outbox.allowance(free)
         if not allowed:
             return []
         line.wake.clear()
@@ -111,6 +138,7 @@ class Work:
                 most_open=self._free_for_open,
                 states=states,
                 job=self._job,
+                at_random=in_doubt,
             )
         finally:
             outbox.fetching -= allowed - len(claims)
@@ -143,8 +171,8 @@ class Work:
     async def _rest(self, states: tuple[RowState, ...]) -> None:
         """Sleep until something may have become possible: a row due, a task done, a pause over."""
         line, timeout = self._line, self._look_seconds
-        if line.health.paused_seconds:
-            timeout = min(timeout, line.health.paused_seconds)
+        if line.fetching.paused_seconds:
+            timeout = min(timeout, line.fetching.paused_seconds)
         elif self._free and not self._outbox.allowance(1):
             timeout = BLOCKED_LOOK_SECONDS
         elif self._free:
@@ -159,10 +187,10 @@ class Work:
             return
         line.wake.clear()
 
-    async def _job_is_done(self) -> bool:
-        assert self._job
-        counts = await asyncio.to_thread(self._ledger.job_counts, self._job)
-        return not counts.states.get(RowState.DUE)
+    async def _is_done(self, job: str) -> bool:
+        if self._line.failing or not self._outbox.delivery.healthy:
+            return False  # What is left may have failed for that.
+        return not await asyncio.to_thread(self._ledger.job_waits, job, patience_ns=nanoseconds(JOB_PATIENCE))
 
     async def _process(self, claim: Claim) -> None:
         async with self._outbox.in_flight.hold():
@@ -193,7 +221,7 @@ class Work:
         self._outbox.leased.discard(claim.ref)
 
     async def _fetch_and_map(self, claim: Claim) -> Parcel | Finished:
-        line, ref, begun_ns = self._line, claim.ref, self._now()
+        line, ref, seen = self._line, claim.ref, self._seen
         known_open = claim.state is not RowState.DUE
         try:
             if known_open:
@@ -203,17 +231,20 @@ class Work:
                 known_open=known_open and not self._is_exported_open(claim),
                 with_content=line.projection.tool_content,
             )
-            line.health.succeeded()
-            self._fetched_ns = self._now()
-            self._failing_since_ns.pop(ref.run_id, None)
+            self._came(ref)
             return self._mapped(claim, body)
         except (LedgerUnusable, TurnsOver):
             raise
+        except SourceBusy as error:
+            line.fetching.failed(error)
+            due_ns = standing.retry_at(self._now(), claim.attempts, error.retry_after_seconds)
+            return Finished(claim.ref, claim.state, reason=str(error), due_ns=due_ns)
         except SourceUnavailable as error:
-            line.health.failed(error)
-            return await self._postponed(claim, error, begun_ns)
+            if not await self._others_come(seen):
+                line.fetching.failed(error)
+            return self._postponed(claim, error, seen)
         except RunGone as error:
-            line.health.succeeded()
+            line.fetching.succeeded()
             return self._gone(claim, error)
         except RunUnreadable as error:
             return self._quarantined(claim, str(error), retryable=error.retryable)
@@ -275,39 +306,60 @@ class Work:
         if is_fresh and now_ns - claim.first_seen_ns < grace_ns:
             due_ns = standing.retry_at(now_ns, claim.attempts)
             return Finished(claim.ref, RowState.DUE, reason=str(error), due_ns=due_ns, count_attempt=True)
-        self._failing_since_ns.pop(claim.ref.run_id, None)
+        self._failing_since.pop(claim.ref.run_id, None)
         log.warning(str(error), action="run_gone", source=self._line.name, run=claim.ref.run_id)
         return Finished(claim.ref, RowState.GONE, reason="the platform no longer has this run")
 
-    async def _postponed(self, claim: Claim, error: SourceUnavailable, begun_ns: int) -> Finished:
+    def _came(self, ref: RunRef) -> None:
+        """A run has come as it should."""
+        self._line.fetching.succeeded()
+        self._seen = self._seen._replace(come=self._seen.come + 1)
+        self._last_come = ref
+        self._failing_since.pop(ref.run_id, None)
+
+    async def _others_come(self, seen: _Seen) -> bool:
+        """Whether it is only this run that does not come: since it was asked for another has come, or one comes now.
+
+        Raises TurnsOver.
+        """
+        async with self._trying_another:
+            if self._seen == seen and not await self._another_comes():
+                self._seen = self._seen._replace(in_vain=self._seen.in_vain + 1)
+        return self._seen.come > seen.come
+
+    async def _another_comes(self) -> bool:
+        """Ask for a run that has come before."""
+        line = self._line
+        known = [self._last_come] if self._last_come else []
+        if not known:
+            exported = await asyncio.to_thread(
+                self._ledger.runs, source=line.name, state=RowState.EXPORTED, limit=OTHERS_TRIED
+            )
+            known = [row.ref for row in exported]
+        for ref in known:
+            try:
+                await line.source.fetch(ref)
+            except (RunGone, RunUnreadable):
+                self._last_come = None
+            except SourceUnavailable:
+                return False
+            else:
+                self._came(ref)
+                return True
+        return False
+
+    def _postponed(self, claim: Claim, error: SourceUnavailable, seen: _Seen) -> Finished:
         """Asked again later; given up only where this one fails after another has come, and keeps failing."""
-        now_ns = self._now()
-        since_ns = self._failing_since_ns.setdefault(claim.ref.run_id, now_ns)
-        attempts = claim.attempts + 1
-        unusable = isinstance(error, SourceGarbled | SourceRefused)
-        enough = UNUSABLE_ATTEMPTS if unusable else FAILING_ATTEMPTS
-        long = unusable or now_ns - since_ns > nanoseconds(FAILING_FOR)
+        since = self._failing_since.setdefault(claim.ref.run_id, self._seen.come)
+        enough = UNUSABLE_ATTEMPTS if isinstance(error, SourceGarbled | SourceRefused) else FAILING_ATTEMPTS
         # What comes while this one is under way may only tell that an outage has just ended.
-        if attempts >= enough and long and since_ns < self._fetched_ns < begun_ns:
+        if claim.attempts + 1 >= enough and since < seen.come:
             return self._quarantined(claim, str(error), retryable=True)
-        if attempts >= enough - 1:
-            await self._ask_for_another()
-        due_ns = standing.retry_at(now_ns, claim.attempts, error.retry_after_seconds)
+        due_ns = standing.retry_at(self._now(), claim.attempts, error.retry_after_seconds)
         return Finished(claim.ref, claim.state, reason=str(error), due_ns=due_ns, count_attempt=True)
 
-    async def _ask_for_another(self) -> None:
-        """See whether a run that was exported before comes when asked for now."""
-        line = self._line
-        exported = await asyncio.to_thread(self._ledger.runs, source=line.name, state=RowState.EXPORTED, limit=1)
-        try:
-            for row in exported:
-                await line.source.fetch(row.ref)
-                self._fetched_ns = self._now()
-        except (SourceUnavailable, RunGone, RunUnreadable):
-            return
-
     def _quarantined(self, claim: Claim, reason: str, *, retryable: bool) -> Finished:
-        self._failing_since_ns.pop(claim.ref.run_id, None)
+        self._failing_since.pop(claim.ref.run_id, None)
         log.error(
             f"run {claim.ref.run_id} is quarantined: {reason}",
             action="run_quarantined",

@@ -7,6 +7,7 @@
     |  +- SourceBusy              the platform wants fewer requests: nothing is wrong with what was asked for
     |  '- SourceGarbled           the answer is no JSON: asked again, then the run is quarantined
     +- RunUnreadable              this run is quarantined; others go on
+    |  '- AnswerTooLarge          of a list, fewer rows are asked for
     +- RunGone                    the platform no longer has this run
     +- DeliveryRefused            the destination will not take what we send (exit 3)
     '- LedgerUnusable             the program stops: without its ledger it would lose or double runs (exit 4)
@@ -68,6 +69,10 @@ class RunUnreadable(RunspanError):
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+class AnswerTooLarge(RunUnreadable):
+    """An answer has more bytes than `max_body` allows; it was not read to its end."""
 
 
 class RunGone(RunspanError):

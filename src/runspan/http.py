@@ -30,6 +30,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from runspan.document import parsed
 from runspan.errors import (
+    AnswerTooLarge,
     ConfigError,
     RunGone,
     RunspanError,
@@ -225,7 +226,7 @@ class Client:
         """The JSON at the path made of `segments`, each encoded as one segment; params that are None are left out.
 
         Raises RunGone (404), SourceRefused (401, 403), SourceBusy (429, or a pause that the platform has asked for),
-        SourceUnavailable (5xx, redirects, no answer, no JSON), RunUnreadable (too large, or any other 4xx).
+        SourceUnavailable (5xx, redirects, no answer, no JSON), AnswerTooLarge, RunUnreadable (any other 4xx).
         """
         query = [(key, str(value)) for key, value in (params or {}).items() if value is not None]
         return await self._retry(self._ask, encode_path(segments), query)
@@ -255,7 +256,7 @@ class Client:
         except ConnectionFailed as failed:
             raise SourceUnavailable(f"{where} failed ({failed.reason}); asking again later") from None
         except BodyTooLarge:
-            raise RunUnreadable(f"{where} answered with more than max_body allows") from None
+            raise AnswerTooLarge(f"{where} answered with more than max_body allows") from None
         pause_seconds = pause_asked(reply, time.time())
         if pause_seconds:
             await self._limiter.pause(pause_seconds)

@@ -350,6 +350,25 @@ class TestIds:
             agents = {trace.trace.root.attributes.get("gen_ai.agent.id") for trace in bench.exporter.taken}
             assert agents == {ADA.agent_id, BO.agent_id}
 
+    @pytest.mark.parametrize("platform", RUN)
+    async def test_a_run_is_the_same_bytes_by_its_list_and_by_its_id(
+        self, bench: Bench, noon_ns: int, platform: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Also where agents cannot be listed for a moment: their names are part of it."""
+        monkeypatch.setattr("runspan.sources.names.TRIED_AGAIN_NS", 0)
+        bench.world.add_agent(platform, ADA)
+        [run_id] = bench.add(ended(1, noon_ns, platform))
+        by_list = await backfill(bench, platform, since=noon_ns)
+        assert by_list.exported == 1
+        for locator in (Locator(), Locator(agent_id=ADA.agent_id)):
+            bench.path = bench.path.with_name(f"{locator.agent_id}.db")
+            bench.simulator.fault(platform, "/agents(\\?|$)", html(503), times=1)
+            assert (await backfill(bench, platform, ids=[(run_id, locator)])).exported == 1
+        payloads = {trace.payload for trace in bench.exporter.taken}
+        assert len(bench.exporter.taken) == 3
+        assert len(payloads) == 1
+        assert bench.exporter.taken[0].trace.root.attributes["gen_ai.agent.name"] == "Ada"
+
     async def test_ids_of_a_platform_that_has_no_list(self, bench: Bench, noon_ns: int):
         ids = bench.add(flowyble_run(n, created_at_ns=noon_ns) for n in range(20))
         report = await backfill(bench, "flowyble", ids=[*ids, "no-such-run", ids[0]])

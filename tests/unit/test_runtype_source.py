@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
+from runspan.errors import AnswerTooLarge, RunGone, RunUnreadable, SourceUnavailable
 from runspan.model import Locator, RunRef
 from runspan.sources.base import Listed, Scope, Window
 from runspan.sources.runtype import Runtype, RuntypeConfig
@@ -14,7 +14,7 @@ SECOND_NS = 1_000_000_000
 NINE_NS = 1_777_626_000 * SECOND_NS
 """2026-05-01T09:00:00Z"""
 SCOPE = Scope("agent_1", "figures")
-REF = RunRef("runtype", "t", "exec_1", Locator(agent_id="agent_1"))
+REF = RunRef("runtype", "t", "exec_1", Locator(agent_id="agent_1", agent_name="figures"))
 DETAIL = "/v1/agents/agent_1/executions/exec_1"
 
 
@@ -120,6 +120,23 @@ async def test_a_circle_of_cursors_is_no_end_of_a_list(circle: list[str]) -> Non
     assert [listed.run_id for listed in page.rows] == ["exec_1"]
     assert page.broken_off
     assert "circle" in page.broken_off
+
+
+async def test_a_page_that_is_too_large_is_asked_for_in_fewer_rows() -> None:
+    def answer(path: str, params: dict[str, Any]) -> Any:
+        return AnswerTooLarge("over max_body") if params["limit"] > 12 else page_of(row(1))
+
+    runtype, client = source(answer)
+    for _ in range(2):
+        assert [listed.run_id for listed in (await runtype.page(SCOPE, Window(0), None)).rows] == ["exec_1"]
+    assert [params["limit"] for _, params in client.asked] == [50, 12, 12]
+
+
+async def test_a_row_that_alone_is_too_large_ends_the_asking() -> None:
+    runtype, client = source(lambda path, params: AnswerTooLarge("over max_body"))
+    with pytest.raises(AnswerTooLarge):
+        await runtype.page(SCOPE, Window(0), None)
+    assert client.asked[-1][1]["limit"] == 1
 
 
 async def test_more_without_a_cursor_is_no_end_of_a_list() -> None:

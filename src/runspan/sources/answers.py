@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import cast
 
-from runspan.errors import SourceUnavailable
+from runspan.errors import AnswerTooLarge, SourceUnavailable
 from runspan.model import Json
 from runspan.sources.fields import Fields, is_too_deep
 
@@ -33,6 +33,23 @@ def unwrapped(document: Json) -> Json:
         return document
     fields = cast("dict[str, Json]", document)
     return fields["data"] if "success" in fields and "data" in fields else fields
+
+
+class PageSize:
+    """How many rows a list is asked for: fewer for good, once an answer was larger than max_body allows."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    async def ask(self, ask: Callable[[int], Awaitable[Json]]) -> Json:
+        """What `ask(rows)` gives. Raises what it raises, AnswerTooLarge where one row alone is too large."""
+        while True:
+            try:
+                return await ask(self.rows)
+            except AnswerTooLarge:
+                if self.rows == 1:
+                    raise
+                self.rows = max(1, self.rows // 4)
 
 
 def rows_of(answer: Fields, key: str, where: str) -> list[Fields]:

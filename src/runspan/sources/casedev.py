@@ -5,31 +5,25 @@ ephemeral agents stand in it while their agents are gone from the agents list, s
 list only tells names. Facts: docs.case.dev, and the vendor's SDK where the pages are silent.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
-
-import structlog
 
 from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
 from runspan.http import Client
 from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
-from runspan.sources.answers import Walk, rows_of, unwrapped, walk_on
+from runspan.sources.answers import PageSize, Walk, rows_of, unwrapped, walk_on
 from runspan.sources.base import Listed, Page, Scope, Source, Window
 from runspan.sources.casedev_run import StepTime, read_run, status_of
 from runspan.sources.fields import Fields
-
-log = structlog.get_logger()
+from runspan.sources.names import AgentNames
 
 PAGE_SIZE = 250
 """The most that the list gives at once."""
 EVER = Window(0)
 OPEN_STATUSES = ("queued", "running")
 """In the order in which a run passes them: one that moves on between two questions is in both answers, not in none."""
-NAMES_KEPT_SECONDS = 600.0
-"""An unknown agent makes us read the agents list again, but no more often than this."""
 
 
 class CaseDevConfig(SourceConfig):
@@ -53,8 +47,8 @@ class CaseDev(Source):
     def __init__(self, config: SourceConfig, http: Client) -> None:
         super().__init__(config, http)
         self._root = ("agent", self.config.api_version)
-        self._agent_names: dict[str, str] = {}
-        self._names_read_at = -NAMES_KEPT_SECONDS
+        self._page_size = PageSize(PAGE_SIZE)
+        self._names = AgentNames(config.name, self._read_names)
 
     @staticmethod
     def auth_headers(api_key: str | None) -> dict[str, str]:
@@ -94,21 +88,26 @@ class CaseDev(Source):
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
         """The run's one document; see `Source.fetch`."""
+        locator = ref.locator
+        if locator.agent_name is None:
+            locator = replace(locator, agent_name=await self._names.of(locator.agent_id, locator.created_ns))
         document = await self.http.get_json((*self._root, "run", ref.run_id, "details"))
-        if ref.locator.agent_name is None:
+        if locator.agent_id is None:
             agent_id = Fields(unwrapped(document), []).text("agentId")
-            locator = replace(ref.locator, agent_id=agent_id, agent_name=await self._agent_name(agent_id))
-            ref = replace(ref, locator=locator)
-        return RunBody(ref, {"detail": document})
+            locator = replace(locator, agent_id=agent_id, agent_name=await self._names.of(agent_id, None))
+        return RunBody(replace(ref, locator=locator), {"detail": document})
 
     def read(self, body: RunBody) -> Run:
         """The document as a Run; see `read_run`."""
         return read_run(body, self.config.step_time)
 
     async def _ask_list(self, walk: Walk, status: str | None = None) -> tuple[Fields, list[Listed]]:
-        params = {"status": status, "limit": PAGE_SIZE, "cursor": walk.cursor}
+        async def ask(rows: int) -> Json:
+            params = {"status": status, "limit": rows, "cursor": walk.cursor}
+            return await self.http.get_json((*self._root, "run"), params)
+
         try:
-            answer = Fields(unwrapped(await self.http.get_json((*self._root, "run"), params)), [])
+            answer = Fields(unwrapped(await self._page_size.ask(ask)), [])
         except RunGone as gone:
             # The cursor is a run, which can be deleted between two pages; the list itself is always there.
             if walk.cursor is not None:
@@ -118,29 +117,21 @@ class CaseDev(Source):
         return answer, [listed for row in rows if (listed := read_listed(row)) is not None]
 
     async def _named(self, row: Listed) -> Listed:
-        return replace(row, locator=replace(row.locator, agent_name=await self._agent_name(row.locator.agent_id)))
-
-    async def _agent_name(self, agent_id: str | None) -> str | None:
-        stale = time.monotonic() - self._names_read_at >= NAMES_KEPT_SECONDS
-        if agent_id is not None and agent_id not in self._agent_names and stale:
-            self._names_read_at = time.monotonic()
-            await self._read_agent_names()
-        return self._agent_names.get(agent_id or "")
-
-    async def _read_agent_names(self) -> None:
-        walk: Walk | None = Walk()
         try:
-            while walk is not None:
-                params = {"limit": PAGE_SIZE, "cursor": walk.cursor}
-                answer = Fields(unwrapped(await self.http.get_json((*self._root, "agents"), params)), [])
-                for agent in answer.children("agents"):
-                    agent_id, name = agent.identifier("id"), agent.text("name")
-                    if agent_id and name:
-                        self._agent_names[agent_id] = name
-                walk, _ = following(walk, answer, (), EVER)
-        except (SourceUnavailable, RunGone, RunUnreadable) as error:
-            # Names are a comfort: without them a run is shown by its agent's id.
-            log.warning(str(error), action="agent_names_unavailable", source=self.config.name)
+            name = await self._names.of(row.locator.agent_id, row.locator.created_ns)
+        except SourceUnavailable:
+            return row  # It is asked for again when the run is fetched.
+        return replace(row, locator=replace(row.locator, agent_name=name))
+
+    async def _read_names(self) -> dict[str, str | None]:
+        names: dict[str, str | None] = {}
+        walk: Walk | None = Walk()
+        while walk is not None:
+            params = {"limit": PAGE_SIZE, "cursor": walk.cursor}
+            answer = Fields(unwrapped(await self.http.get_json((*self._root, "agents"), params)), [])
+            names |= {id: agent.text("name") for agent in answer.children("agents") if (id := agent.identifier("id"))}
+            walk, _ = following(walk, answer, (), EVER)
+        return names
 
 
 def read_listed(row: Fields) -> Listed | None:

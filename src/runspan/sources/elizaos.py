@@ -4,17 +4,20 @@ The facts are those of a real 1.7.2 server: its answers and its published source
 the detail.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, NamedTuple, cast
 
 from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
+from runspan.http import Client
 from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
-from runspan.sources.answers import rows_of, unwrapped
+from runspan.sources.answers import PageSize, rows_of, unwrapped
 from runspan.sources.base import Listed, Page, Scope, Source, Window
 from runspan.sources.elizaos_events import IGNORED_STATUSES, STATUSES, event_kind, read_run
 from runspan.sources.fields import MS_NS, Fields
+from runspan.sources.names import AgentNames
 
 LIST_LIMIT = 100
 """The largest the server accepts."""
@@ -42,6 +45,11 @@ class ElizaOS(Source):
     gone_grace_seconds = 300.0
     config: ElizaOSConfig
 
+    def __init__(self, config: SourceConfig, http: Client) -> None:
+        super().__init__(config, http)
+        self._page_size = PageSize(LIST_LIMIT)
+        self._names = AgentNames(config.name, self._read_names)
+
     @staticmethod
     def auth_headers(api_key: str | None) -> dict[str, str]:
         """`X-API-KEY`, which a server asks for only where ELIZA_SERVER_AUTH_TOKEN is set."""
@@ -59,19 +67,20 @@ class ElizaOS(Source):
         """
         stretch, *rest = _stretches(window, cursor)
         # The server forgets a bound of 0, and without any bound answers from a cache up to 15 s old.
-        params = {"limit": LIST_LIMIT, "from": stretch.start_ms, "to": stretch.end_ms}
-        document = await self.http.get_json(["api", "agents", scope.key, "runs"], params)
+        params = {"from": stretch.start_ms, "to": stretch.end_ms}
+        path = ["api", "agents", scope.key, "runs"]
+        document = await self._page_size.ask(lambda rows: self.http.get_json(path, {"limit": rows, **params}))
         problems: list[str] = []
         answer = Fields(unwrapped(document), problems)
         fields = rows_of(answer, "runs", f"source {self.config.name}: the runs of agent {scope.key!r}")
         rows = {row.run_id: row for item in fields if (row := listed(item, scope, self.config))}
         problems += [f"{item.path}: no runId" for item in fields if item.identifier("runId") is None]
         has_more = answer.boolean("hasMore")
-        if has_more or (has_more is None and len(fields) >= LIST_LIMIT):
+        if has_more or (has_more is None and len(fields) >= self._page_size.rows):
             if halves := _halves(stretch, list(rows.values())):
                 rows, rest = {}, [*halves, *rest]
             else:
-                problems.append(f"agent {scope.key!r}: over {LIST_LIMIT} runs in one millisecond, the rest is unseen")
+                problems.append(f"agent {scope.key!r}: over {len(fields)} runs in one millisecond, the rest is unseen")
         return Page(tuple(rows.values()), [list(left) for left in rest] or None, tuple(problems))
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
@@ -89,6 +98,9 @@ class ElizaOS(Source):
             raise RunGone(f"source {self.config.name}: the server shows no event of run {ref.run_id!r}")
         if ref.locator.agent_id is None:
             ref = await self._with_owner(ref, detail)
+        elif ref.locator.agent_name is None:
+            name = await self._names.of(ref.locator.agent_id, ref.locator.created_ns)
+            ref = replace(ref, locator=replace(ref.locator, agent_name=name))
         return RunBody(ref, {"detail": detail})
 
     def read(self, body: RunBody) -> Run:
@@ -115,16 +127,22 @@ class ElizaOS(Source):
 
     async def _agents(self) -> list[tuple[Scope, bool]]:
         """Every agent, and whether it runs."""
+        asked_ns = time.time_ns()
         try:
             document = await self.http.get_json(["api", "agents"])
         except (RunGone, RunUnreadable) as error:
             raise SourceUnavailable(f"{error}: check base_url") from None
         answer = Fields(unwrapped(document), [])
-        return [
+        agents = [
             (Scope(agent_id, row.text("name") or row.text("characterName")), row.value("status") != "inactive")
             for row in rows_of(answer, "agents", f"source {self.config.name}: the list of agents")
             if (agent_id := row.identifier("id"))
         ]
+        self._names.learn({scope.key: scope.agent_name for scope, _ in agents}, asked_ns=asked_ns)
+        return agents
+
+    async def _read_names(self) -> dict[str, str | None]:
+        return {scope.key: scope.agent_name for scope in await self.scopes()}
 
     async def _ask(self, agent_id: str, ref: RunRef, room: str | None) -> Json:
         return await self.http.get_json(["api", "agents", agent_id, "runs", ref.run_id], {"roomId": room})

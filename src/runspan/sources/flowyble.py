@@ -12,7 +12,7 @@ from typing import ClassVar
 from pydantic import model_validator
 
 from runspan.config import SourceConfig, refusal, refuse
-from runspan.errors import RunGone, RunUnreadable
+from runspan.errors import AnswerTooLarge, RunGone, RunUnreadable, SourceUnavailable
 from runspan.http import Client
 from runspan.model import (
     NO_CONTENT,
@@ -97,6 +97,8 @@ class Flowyble(Source):
         assert config is not None
         try:
             document = await self.http.get_json(runlist.segments(config, scope.key), runlist.params(config, cursor))
+        except AnswerTooLarge as error:
+            raise SourceUnavailable(f"{error}: lower list.page_size") from None
         except (RunGone, RunUnreadable) as error:
             if cursor is not None:
                 raise

@@ -5,6 +5,7 @@ The facts are those of the vendor's OpenAPI document and of its page of the deta
 """
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import ClassVar, Literal, cast
 
 from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
+from runspan.http import Client
 from runspan.model import (
     AttributeValue,
     Content,
@@ -26,9 +28,10 @@ from runspan.model import (
     StepError,
     StepKind,
 )
-from runspan.sources.answers import Walk, as_text, find_traceparent, rows_of, unwrapped, walk_on
+from runspan.sources.answers import PageSize, Walk, as_text, find_traceparent, rows_of, unwrapped, walk_on
 from runspan.sources.base import Listed, Page, Scope, Source, Window
 from runspan.sources.fields import MAX_ROWS, MS_NS, SECOND_NS, Fields, in_order
+from runspan.sources.names import AgentNames
 from runspan.sources.runtype_iterations import read_cost, read_iterations, read_usage, said
 
 PAGE_LIMIT = 50
@@ -74,6 +77,11 @@ class Runtype(Source):
     config_type: ClassVar[type[SourceConfig]] = RuntypeConfig
     config: RuntypeConfig
 
+    def __init__(self, config: SourceConfig, http: Client) -> None:
+        super().__init__(config, http)
+        self._page_size = PageSize(PAGE_LIMIT)
+        self._names = AgentNames(config.name, self._read_names)
+
     @staticmethod
     def auth_headers(api_key: str | None) -> dict[str, str]:
         """`Authorization: Bearer rt_live_...`."""
@@ -81,6 +89,7 @@ class Runtype(Source):
 
     async def scopes(self) -> Sequence[Scope]:
         """All agents. Raises SourceUnavailable."""
+        asked_ns = time.time_ns()
         scopes: dict[str, Scope] = {}
         walk: Walk | None = Walk()
         while walk is not None:
@@ -93,6 +102,7 @@ class Runtype(Source):
                 if agent_id := row.identifier("id"):
                     scopes[agent_id] = Scope(agent_id, row.text("name"))
             walk, _ = _following(walk, answer)
+        self._names.learn({scope.key: scope.agent_name for scope in scopes.values()}, asked_ns=asked_ns)
         return tuple(scopes.values())
 
     async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
@@ -103,12 +113,13 @@ class Runtype(Source):
         """
         walk = Walk.resumed(cursor)
         params = {
-            "limit": PAGE_LIMIT,
             "cursor": walk.cursor,
             "from": iso_time(window.start_ns),
             "to": None if window.end_ns is None else iso_time(window.end_ns + MS_NS - 1),
         }
-        document = await self.http.get_json(["v1", "agents", scope.key, "executions"], params)
+        path = ["v1", "agents", scope.key, "executions"]
+        # Rows hold whole conversations, so a page of them may be larger than a body may be.
+        document = await self._page_size.ask(lambda rows: self.http.get_json(path, {"limit": rows, **params}))
         problems: list[str] = []
         answer = Fields(document, problems)
         rows: dict[str, Listed] = {}
@@ -154,8 +165,15 @@ class Runtype(Source):
         """See `Source.read`."""
         return read_execution(body, self.config)
 
+    async def _read_names(self) -> dict[str, str | None]:
+        return {scope.key: scope.agent_name for scope in await self.scopes()}
+
     async def _detail(self, ref: RunRef) -> tuple[RunRef, Json]:
-        if ref.locator.agent_id is not None:
+        locator = ref.locator
+        if locator.agent_id is not None:
+            if locator.agent_name is None:
+                name = await self._names.of(locator.agent_id, locator.created_ns)
+                ref = replace(ref, locator=replace(locator, agent_name=name))
             return ref, await self.http.get_json(_execution(ref))
         for scope in await self.scopes():
             found = replace(ref, locator=replace(ref.locator, agent_id=scope.key, agent_name=scope.agent_name))

@@ -10,6 +10,10 @@ DEEPEST = 400
 """Python reads about a thousand levels, fewer the deeper it is called from. Readers look far less deep (MAX_DEPTH in
 `runspan.sources.fields`), so what is cut here makes no difference to what they see."""
 
+MOST_VALUES = 4_000_000
+"""Of a document. A list of nothing takes two bytes there and sixty in memory, so a body that is small enough to be read
+can hold more than a machine does."""
+
 _MOST_DIGITS = 4000
 _MOST_TOKENS = 2_000_000
 """Of a document that is too deep; more would take seconds, in which nothing else is done."""
@@ -18,11 +22,20 @@ _MOST_TOKENS = 2_000_000
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+
+
+class TooManyValues(ValueError):
+    """A document has more than MOST_VALUES values."""
+
+
 def parsed(body: bytes) -> Json:
     """The document; objects and lists nested deeper than DEEPEST are None in one that Python could not read otherwise.
 
-    Raises ValueError for what is no JSON.
+    Raises ValueError for what is no JSON, TooManyValues for more than should be read.
     """
+    if len(body) > MOST_VALUES and _marks(body) > MOST_VALUES and _marks(_STRING.sub(b"", body)) > MOST_VALUES:
+        raise TooManyValues(f"more than {MOST_VALUES:,} values")
     try:
         return json.loads(body)
     except RecursionError:
@@ -30,6 +43,11 @@ def parsed(body: bytes) -> Json:
     except ValueError:
         pass
     return json.loads(body, parse_int=_integer)
+
+
+def _marks(json_text: bytes) -> int:
+    """How many values there are at most: each begins a list or an object, or stands behind one's comma or colon."""
+    return sum(map(json_text.count, (b"[", b"{", b",")))
 
 
 def _integer(digits: str) -> int | float:

@@ -72,7 +72,7 @@ class RunUnreadable(RunspanError):
 
 
 class AnswerTooLarge(RunUnreadable):
-    """An answer has more bytes than `max_body` allows; it was not read to its end."""
+    """An answer has more bytes than `max_body` allows, or more values than memory should hold."""
 
 
 class RunGone(RunspanError):

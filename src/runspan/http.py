@@ -28,7 +28,7 @@ import structlog
 import tenacity
 from httpx_aiohttp import AiohttpTransport
 
-from runspan.document import parsed
+from runspan.document import TooManyValues, parsed
 from runspan.errors import (
     AnswerTooLarge,
     ConfigError,
@@ -40,7 +40,7 @@ from runspan.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from runspan.in_flight import current_hold
+from runspan.in_flight import Hold, current_hold
 from runspan.model import Json
 from runspan.origin import origin_of
 from runspan.quantities import format_duration
@@ -50,14 +50,17 @@ log = structlog.get_logger()
 
 USER_AGENT = "runspan"
 ATTEMPTS = 3
+LONGEST_SEGMENT = 4000
+"""Of a path: servers take lines of 8 KB or so."""
 LONGEST_INLINE_WAIT_SECONDS = 20.0
 """A platform that asks for more than this gets its wait from the caller, who has other work meanwhile."""
 LONGEST_PAUSE_SECONDS = 3600.0
 """A platform that asks for more is asked again after an hour all the same: the wait may be a mistake."""
 PAUSE_WHERE_NONE_IS_ASKED_SECONDS = 5.0
 """After a 429 that does not say how long."""
-DEFLATE_RATIO = 1032
-"""What a byte of deflate (gzip too) can unpack to at most, by the way it is made (RFC 1951, 3.2.5)."""
+HELD_AT_ONCE_BYTES = 64 * 1024
+"""A body takes its share of memory by such pieces while it comes: few platforms tell its size beforehand, and one that
+sends it slowly must not hold up others."""
 
 Params: TypeAlias = Mapping[str, str | int | None]
 
@@ -148,7 +151,7 @@ class Connection:
             ):
                 if on_answer:
                     await on_answer()
-                reply = Reply(response.status_code, dict(response.headers), await self._read_held(response, deadline))
+                reply = Reply(response.status_code, dict(response.headers), await self._read(response, deadline))
         except (httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ConnectionFailed(_describe(error), tls=_is_tls(error)) from None
         log.debug(
@@ -159,34 +162,28 @@ class Connection:
         )
         return reply
 
-    async def _read_held(self, response: httpx.Response, deadline: asyncio.Timeout) -> bytes:
-        hold = current_hold()
-        if hold is None:
-            return await self._read(response)
-        size_bytes = largest_size(response.headers, self._max_body_bytes)
-        # Waiting for room is no fault of the platform.
-        deadline.reschedule(None)
-        await hold.take(size_bytes)
-        deadline.reschedule(asyncio.get_running_loop().time() + self._total_seconds)
-        kept_bytes = 0
-        try:
-            body = await self._read(response)
-            kept_bytes = len(body)
-        finally:
-            await hold.give_back(size_bytes - kept_bytes)
-        return body
-
-    async def _read(self, response: httpx.Response) -> bytes:
-        chunks: list[bytes] = []
-        size_bytes = 0
+    async def _read(self, response: httpx.Response, deadline: asyncio.Timeout) -> bytes:
         if "," in response.headers.get("content-encoding", ""):
             # Packed twice, a few kilobytes unpack to more than memory holds before the cap can see them.
             raise BodyTooLarge
-        async for chunk in response.aiter_bytes():
-            size_bytes += len(chunk)
-            if size_bytes > self._max_body_bytes:
-                raise BodyTooLarge
-            chunks.append(chunk)
+        hold = current_hold()
+        piece_bytes = min(HELD_AT_ONCE_BYTES, told_size(response.headers) or HELD_AT_ONCE_BYTES)
+        chunks: list[bytes] = []
+        size_bytes = held_bytes = kept_bytes = 0
+        try:
+            async for chunk in response.aiter_bytes():
+                size_bytes += len(chunk)
+                if size_bytes > self._max_body_bytes:
+                    raise BodyTooLarge
+                if hold and size_bytes > held_bytes:
+                    missing_bytes = max(piece_bytes, size_bytes - held_bytes)
+                    await _take(hold, missing_bytes, deadline)
+                    held_bytes += missing_bytes
+                chunks.append(chunk)
+            kept_bytes = size_bytes
+        finally:
+            if hold:
+                await hold.give_back(held_bytes - kept_bytes)
         return b"".join(chunks)
 
     async def close(self) -> None:
@@ -264,6 +261,8 @@ class Client:
             raise error_of(where, reply, time.time())
         try:
             return parsed(reply.body)
+        except TooManyValues as error:
+            raise AnswerTooLarge(f"{where} answered with {error}") from None
         except ValueError:
             raise SourceGarbled(f"{where} answered 200 with a body that is not JSON; asking again later") from None
 
@@ -272,13 +271,20 @@ class Client:
         await self._connection.close()
 
 
-def largest_size(headers: Mapping[str, str], max_body_bytes: int) -> int:
-    """How many bytes a body may come to, told by its headers; at most `max_body_bytes`, since no more is read."""
+def told_size(headers: Mapping[str, str]) -> int | None:
+    """How many bytes a body has by its headers; None where they do not say, or it is packed."""
     length = headers.get("content-length", "")
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if not re.fullmatch(r"\d{1,18}", length) or encoding not in ("identity", "gzip", "deflate"):
-        return max_body_bytes
-    return min(int(length) * (1 if encoding == "identity" else DEFLATE_RATIO), max_body_bytes)
+    is_packed = headers.get("content-encoding", "identity").strip().lower() != "identity"
+    return int(length) if re.fullmatch(r"\d{1,18}", length) and not is_packed else None
+
+
+async def _take(hold: Hold, size_bytes: int, deadline: asyncio.Timeout) -> None:
+    """Wait for room; that is no fault of the platform, so it does not count against its time."""
+    loop, ends_at = asyncio.get_running_loop(), deadline.when()
+    begun_at = loop.time()
+    deadline.reschedule(None)
+    await hold.take(size_bytes)
+    deadline.reschedule(ends_at and ends_at + loop.time() - begun_at)
 
 
 def encode_path(segments: Sequence[str]) -> str:
@@ -292,6 +298,8 @@ def encode_path(segments: Sequence[str]) -> str:
             encoded.append(urllib.parse.quote(segment, safe=""))
         except UnicodeEncodeError:
             raise RunUnreadable("an id with broken characters cannot be asked for") from None
+        if len(encoded[-1]) > LONGEST_SEGMENT:
+            raise RunUnreadable(f"an id of over {LONGEST_SEGMENT} characters, encoded, cannot be asked for")
     return "/" + "/".join(encoded)
 
 

@@ -1,7 +1,7 @@
 """How much of run bodies is held in memory at one time, over all sources.
 
-A run holds its bodies from the moment their size is known, which is before they are read, up to its mark in the ledger.
-A body that does not fit waits unread; so a slow destination, or many large runs at once, cost time and not memory.
+A run holds its bodies from the moment they come, piece by piece, up to its mark in the ledger. A piece that does not
+fit waits unread; so a slow destination, or many large runs at once, cost time and not memory.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ class InFlight:
             # Whoever waits now may be the last who could have made room for the others.
             self._changed.notify_all()
             try:
-                await self._changed.wait_for(lambda: self._has_room(size_bytes))
+                await self._changed.wait_for(lambda: self._has_room(hold, size_bytes))
             finally:
                 hold.waits = False
             hold.held_bytes += size_bytes
@@ -86,8 +86,12 @@ class InFlight:
             hold.held_bytes -= size_bytes
             self._changed.notify_all()
 
-    def _has_room(self, size_bytes: int) -> bool:
+    def _has_room(self, hold: Hold, size_bytes: int) -> bool:
         if self.held_bytes + size_bytes <= self._limit_bytes:
             return True
-        # Runs of several bodies could wait for each other for ever: where all that hold something wait, one goes on.
-        return all(hold.waits for hold in self._holds if hold.held_bytes)
+        # Runs could wait for each other for ever: where all that hold something wait, the one goes on that holds most,
+        # and so it is the same one until it is through.
+        holding = [other for other in self._holds if other.held_bytes]
+        return all(other.waits for other in holding) and hold.held_bytes == max(
+            (other.held_bytes for other in holding), default=0
+        )

@@ -389,6 +389,18 @@ class TestIds:
 
 
 class TestDryRun:
+    async def test_a_run_that_stands_on_two_pages_counts_once(self, bench: Bench, noon_ns: int):
+        """The pages of elizaOS share the millisecond between them."""
+        bench.world.add_agent("elizaos", ADA)
+        bench.add(ended(250, noon_ns, "elizaos"))
+        assert (await backfill(bench, "elizaos", since=noon_ns)).listed == 250
+        with bench.ledger(read_only=True) as known_in, Ledger.open("sqlite://") as memory:
+            config = bench.config(bench.source("elizaos"))
+            async with pipeline(config, memory, budget=NoQuota(), exporter=DiscardExporter()) as line_up:
+                job = Backfill(line_up, line_up.lines[0], request(since=noon_ns), known_in=known_in)
+                report = await job.run()
+        assert (report.listed, report.known) == (250, 250)
+
     async def test_nothing_is_sent_and_nothing_written(self, bench: Bench, noon_ns: int):
         bench.add(ended(4, noon_ns, key="known"))
         await backfill(bench, since=noon_ns)

@@ -20,7 +20,7 @@ from runspan.daemon import daemon
 from runspan.demo.faults import Hang, html
 from runspan.demo.samples import casedev_run, elizaos_run, runtype_execution
 from runspan.errors import ConfigError, LedgerUnusable
-from runspan.ledger import Finished, Ledger, NewRow, RowState
+from runspan.ledger import Account, Finished, Ledger, NewRow, RowState
 from runspan.model import Locator, RunRef
 from runspan.pipeline.assembly import pipeline
 from runspan.pipeline.backfill import Backfill, Request
@@ -270,11 +270,25 @@ class TestLedger:
             with pytest.raises(LedgerUnusable, match="the disk is gone"):
                 await one.stop()
 
+    async def test_a_start_under_a_clock_that_was_ahead_loses_no_runs(self, bench: Bench, store: OtlpStore):
+        future_ns = time.time_ns() + 400 * 24 * HOUR
+        config = bench.config(bench.source("casedev", **PACE))
+        tenant = bench.simulator.urls["casedev"]
+        with Ledger.open(config.ledger.url, now=lambda: future_ns) as ledger:
+            window = {"window_start_ns": future_ns - HOUR, "window_end_ns": None}
+            ledger.begin_sweep(Account("casedev", tenant), "", "poll", position_ns=future_ns, **window)
+        [run_id] = bench.add([casedev_run("a", created_at_ns=time.time_ns() - HOUR)])
+        with capture_logs() as logs:
+            async with running(bench, store, bench.source("casedev", **PACE)) as one:
+                await until(lambda: [row.state for row in one.ledger.find(run_id)] == [EXPORTED])
+        assert "position_ahead" in {log["action"] for log in logs}
+
     async def test_what_is_new_about_it_is_said(self, bench: Bench, store: OtlpStore):
         source = bench.source("casedev", **PACE)
         for destination, actions in (
             ("http://localhost:4318", {"ledger_created"}),
             ("http://localhost:4318", set[str]()),
+            ("http://localhost:4318/v1/traces", set[str]()),
             ("http://localhost:4319", {"destination_changed"}),
         ):
             stop = asyncio.Event()

@@ -25,9 +25,20 @@ from runspan.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from runspan.http import ATTEMPTS, Client, Connection, Reply, pause_asked, retry_after_seconds
+from runspan.http import (
+    ATTEMPTS,
+    HELD_AT_ONCE_BYTES,
+    Client,
+    Connection,
+    Reply,
+    encode_path,
+    pause_asked,
+    retry_after_seconds,
+)
+from runspan.in_flight import InFlight
 from runspan.rate import Limiter
 from runspan.sources.fields import Fields
+from tests.pipelines import until
 
 NOW = 1_780_000_000.0
 KEY = "flw_key_canary_5d1f"
@@ -468,3 +479,41 @@ async def test_a_long_wait_is_left_to_the_caller_and_has_an_end():
     assert opened.budget.pauses == [pytest.approx(3600, abs=0.01)]
     assert len(server.requests) == 1
     assert opened.slept == []
+
+
+async def test_a_body_that_comes_slowly_holds_no_more_than_has_come():
+    """Few platforms tell a size beforehand. Were it the largest one, two slow answers would stop every source."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    in_flight = InFlight(200_000_000)
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        connection = Connection(url, timeout_seconds=30, max_body_bytes=100_000_000)
+
+        async def ask() -> None:
+            async with in_flight.hold():
+                await connection.request("GET", "/run")
+
+        asking = [asyncio.create_task(ask()) for _ in range(3)]
+        await until(lambda: in_flight.held_bytes > 0)
+        assert in_flight.held_bytes <= 3 * HELD_AT_ONCE_BYTES
+        assert not in_flight.full
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        await connection.close()
+    assert in_flight.held_bytes == 0
+
+
+@pytest.mark.parametrize("run_id", ["x" * 4001, "ä" * 700])
+async def test_an_id_that_is_too_long_is_not_asked_for(run_id: str):
+    with pytest.raises(RunUnreadable, match="4000 characters"):
+        encode_path(["run", run_id])
+    assert encode_path(["x" * 4000])

@@ -429,6 +429,34 @@ class TestPruning:
         assert ledger.pruned_through_ns(ACCOUNT) == START_NS
         assert ledger.prune(Account("casedev", "other"), before_ns=clock.ns + 1) == 0
 
+    def test_what_a_list_still_shows_stays(self, ledger: Ledger, clock: Clock) -> None:
+        """Of agents that have done nothing for long, each pass reads the last runs again, and would send them again."""
+        idle, busy, reach_ns = "idle", "busy", 3600 * SECOND
+        old_ns = START_NS - 100 * DAY
+        for agent in (idle, busy):
+            for number, ended_ns in enumerate((old_ns, old_ns - reach_ns, old_ns - reach_ns - SECOND)):
+                locator = {"agent_id": agent, "created_ns": ended_ns - SECOND}
+                ledger.note_rows([row(f"{agent} {number}", due_ns=0, **locator)])
+                ledger.claim(ACCOUNT, limit=1)
+                summary = Summary(started_ns=ended_ns - SECOND, ended_ns=ended_ns, trace_id="ab")
+                ledger.finish([Finished(ref(f"{agent} {number}"), EXPORTED, summary=summary)])
+        for agent, position_ns in ((idle, old_ns), (busy, START_NS)):
+            window = {"window_start_ns": position_ns - 60 * SECOND, "window_end_ns": None}
+            ledger.begin_sweep(ACCOUNT, agent, "poll", position_ns=position_ns, **window)
+            ledger.note_page(ACCOUNT, agent, "poll", [], cursor=None, high_ns=None)
+        clock.advance(90 * 86_400)
+        assert ledger.prune(ACCOUNT, before_ns=clock.ns, reach_ns=reach_ns) == 4
+        assert {run.ref.run_id for run in ledger.runs()} == {"idle 0", "idle 1"}
+        # A pass that is still under way began further back.
+        ledger.begin_sweep(
+            ACCOUNT, idle, "slow", window_start_ns=old_ns - reach_ns, window_end_ns=None, position_ns=old_ns
+        )
+        ledger.note_page(ACCOUNT, idle, "poll", [], cursor=None, high_ns=START_NS)
+        assert ledger.prune(ACCOUNT, before_ns=clock.ns, reach_ns=reach_ns) == 0
+        for kind in ("poll", "slow"):
+            ledger.begin_sweep(ACCOUNT, idle, kind, window_start_ns=START_NS, window_end_ns=None, position_ns=None)
+        assert ledger.prune(ACCOUNT, before_ns=clock.ns, reach_ns=reach_ns) == 2
+
     def test_how_far_never_goes_back(self, ledger: Ledger, clock: Clock) -> None:
         for created_ns in (START_NS - 5, START_NS - 9):
             ledger.note_rows([row(f"run-{created_ns}", SKIPPED, created_ns=created_ns)])
@@ -440,6 +468,31 @@ class TestPruning:
         monkeypatch.setattr("runspan.ledger.history.PRUNE_CHUNK", 10)
         ledger.note_rows([row(f"run-{number}", SKIPPED) for number in range(35)])
         assert ledger.prune(ACCOUNT, before_ns=START_NS + 1) == 35
+
+
+class TestClockAhead:
+    def test_lists_that_were_read_to_a_time_to_come_are_read_again(self, ledger: Ledger, clock: Clock) -> None:
+        ledger.agents_listed(ACCOUNT, {"old": None}, listed_ns=START_NS - DAY)
+        for scope, position_ns in (("sound", START_NS - DAY), ("ahead", START_NS + DAY)):
+            window = {"window_start_ns": position_ns, "window_end_ns": None}
+            ledger.begin_sweep(ACCOUNT, scope, "poll", position_ns=position_ns, **window)
+            ledger.note_page(ACCOUNT, scope, "poll", [row(f"at {scope}")], cursor="more", high_ns=None)
+        ledger.agents_listed(ACCOUNT, {"old": None}, listed_ns=START_NS + DAY)
+        ledger.agents_listed(ACCOUNT, {"old": None, "new": None}, listed_ns=START_NS + DAY + 1)
+        assert ledger.agent_start_ns(ACCOUNT, "new") == START_NS + DAY
+
+        mend = {"latest_ns": START_NS + 600 * SECOND, "start_ns": START_NS - 2 * DAY}
+        assert ledger.rewind(ACCOUNT, **mend) == 1
+        sound, ahead = (ledger.sweep(ACCOUNT, scope, "poll") for scope in ("sound", "ahead"))
+        assert sound is not None
+        assert (sound.position_ns, sound.cursor) == (START_NS - DAY, "more")
+        assert ahead is not None
+        assert (ahead.position_ns, ahead.start_ns, ahead.cursor) == (START_NS - 2 * DAY, START_NS - 2 * DAY, None)
+        assert ledger.agent_start_ns(ACCOUNT, "new") is None
+        ledger.agents_listed(ACCOUNT, {"old": None, "newest": None}, listed_ns=START_NS)
+        assert ledger.agent_start_ns(ACCOUNT, "newest") is None
+        assert ledger.rewind(ACCOUNT, **mend) == 0
+        assert ledger.rewind(Account("casedev", "other"), **mend) == 0
 
 
 class TestIdentity:

@@ -105,6 +105,7 @@ class TestStanding:
                 advance(line_up, clock, 2 * 86_400)
                 await until(lambda: row_of(line_up.ledger, run_id).state is EXPIRED)
                 assert row_of(line_up.ledger, run_id).due_ns == clock.ns + 24 * HOUR
+                [forgotten] = bench.add([casedev_run("b", created_at_ns=START_NS, seconds=None)])
                 asked = bench.details_asked()[run_id]
                 bench.add([casedev_run("a", created_at_ns=START_NS, seconds=3600)])
                 advance(line_up, clock, 23 * 3600)
@@ -112,6 +113,14 @@ class TestStanding:
                 assert bench.details_asked()[run_id] == asked
                 advance(line_up, clock, 3600)
                 await until(lambda: row_of(line_up.ledger, run_id).state is EXPORTED)
+
+                # What has not ended when the ledger forgets its runs never will.
+                await poll(line_up)
+                advance(line_up, clock, 89 * 86_400)
+                await until(lambda: row_of(line_up.ledger, forgotten).state is EXPIRED)
+                advance(line_up, clock, 86_400)
+                await until(lambda: row_of(line_up.ledger, forgotten).state is GONE)
+                assert "retention" in (row_of(line_up.ledger, forgotten).reason or "")
 
     async def test_a_run_that_never_ends_is_exported_as_it_stands_where_that_is_wished(
         self, bench: Bench, clock: Clock

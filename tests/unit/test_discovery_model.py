@@ -15,6 +15,7 @@ import contextlib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, ClassVar, cast
 
 import structlog
@@ -189,6 +190,7 @@ class DiscoveryModel(RuleBasedStateMachine):
             open_limiter=cast("Any", None),
             listing=Health("case", "lists", self.clock),
             fetching=Health("case", "runs", self.clock),
+            retention=timedelta(days=90),
             stopping=asyncio.Event(),
         )
         self.discovery = Discovery(line, self.ledger, self.clock)

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runspan import document
-from runspan.document import DEEPEST, parsed
+from runspan.document import DEEPEST, TooManyValues, parsed
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -56,6 +56,20 @@ def test_a_document_too_deep_and_too_long_to_be_cut(monkeypatch: pytest.MonkeyPa
     parsed(nested(4999).encode())
     with pytest.raises(ValueError, match="too deep"):
         parsed(nested(5001).encode())
+
+
+@pytest.mark.parametrize("many", ["[],", "{},", "1,", '"",', '{"a":0},'])
+def test_a_document_of_more_values_than_memory_holds(many: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(document, "MOST_VALUES", 1000)
+    assert parsed(f"[{many * 300}0]".encode())
+    with pytest.raises(TooManyValues, match="1,000 values"):
+        parsed(f"[{many * 1001}0]".encode())
+
+
+def test_what_only_looks_like_values_is_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(document, "MOST_VALUES", 1000)
+    for text in ("[{,}]" * 2000, json.dumps([{"a": "b,c"}] * 500), '"\\' * 3000):
+        assert parsed(json.dumps({"inputData": text}).encode()) == {"inputData": text}
 
 
 def test_a_broken_string_is_read_once():

@@ -29,6 +29,8 @@ from runspan.rate import MemoryBudget
 log = structlog.get_logger()
 
 LOG_EVERY_SECONDS = 10.0
+MOST_LINES = 20
+"""Of reasons, and of problems: each run may have its own."""
 
 
 def backfill(
@@ -181,8 +183,11 @@ def table(report: Report, *, dry_run: bool) -> Table:
     ]
     for number, text in [*always, *(line for line in sometimes if line[0])]:
         drawn.add_row(str(number), text)
-    for (state, reason), number in sorted(report.reasons.items()):
+    reasons = sorted(report.reasons.items(), key=lambda counted: (-counted[1], counted[0]))
+    for (state, reason), number in reasons[:MOST_LINES]:
         drawn.add_row(str(number), screen.plain(f"{state.value}: {reason}"), style="dim")
-    for problem in report.problems:
+    if others := sum(number for _, number in reasons[MOST_LINES:]):
+        drawn.add_row(str(others), "for other reasons: runspan runs tells them", style="dim")
+    for problem in report.problems[:MOST_LINES]:
         drawn.add_row("!", screen.plain(problem), style="red")
     return drawn

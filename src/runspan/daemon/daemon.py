@@ -88,6 +88,7 @@ class Daemon:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping`, then drain. Raises what ended the work if it was not asked to stop."""
+        await self._mend_times()
         self._schedule()
         self._scheduler.start()
         outbox = asyncio.create_task(self._pipeline.outbox.run())
@@ -126,7 +127,6 @@ class Daemon:
 
     async def _watch_clock(self) -> None:
         """Where the clock is set back, what waits for a time of the clock before would wait as long as that was."""
-        await self._hasten()
         while True:
             ahead_ns = time.time_ns() - time.monotonic_ns()
             await asyncio.sleep(CLOCK_LOOK_SECONDS)
@@ -138,18 +138,31 @@ class Daemon:
                 action="clock_set_back",
                 seconds=round(back_ns / 1e9),
             )
-            await self._hasten()
+            await self._mend_times()
             for line in self._pipeline.lines:
                 line.listing.paused_until_ns = line.fetching.paused_until_ns = 0
                 line.wake.set()
             for job in self._jobs:
                 job.modify(next_run_time=datetime.now(UTC))  # pyright: ignore[reportUnknownMemberType]
 
-    async def _hasten(self) -> None:
+    async def _mend_times(self) -> None:
+        """Nothing in the ledger is to be later than it can be: it was written while the clock was ahead."""
         ledger, now_ns = self._pipeline.ledger, self._pipeline.now()
         for line in self._pipeline.lines:
             latest_ns = standing.latest_due(now_ns, line.config.settle)
             await asyncio.to_thread(ledger.hasten, line.account, latest_ns)
+            start_ns = line.config.start.instant_ns(now_ns)
+            latest_position_ns = now_ns + nanoseconds(line.config.overlap)
+            rewound = await asyncio.to_thread(
+                ledger.rewind, line.account, latest_ns=latest_position_ns, start_ns=start_ns
+            )
+            if rewound:
+                log.warning(
+                    "lists had been read to a time that is still to come: the clock was ahead; they are read again",
+                    action="position_ahead",
+                    source=line.name,
+                    lists=rewound,
+                )
 
     def _schedule(self) -> None:
         begin = datetime.now(UTC)
@@ -186,7 +199,9 @@ class Daemon:
 
     async def _prune(self, line: Line) -> None:
         before_ns = self._pipeline.now() - nanoseconds(self._pipeline.config.ledger.retention)
-        pruned = await asyncio.to_thread(self._pipeline.ledger.prune, line.account, before_ns=before_ns)
+        reach_ns = nanoseconds(max(line.config.overlap, line.config.lookback))
+        prune = self._pipeline.ledger.prune
+        pruned = await asyncio.to_thread(prune, line.account, before_ns=before_ns, reach_ns=reach_ns)
         if pruned:
             log.info("old rows forgotten", action="pruned", source=line.name, rows=pruned)
 
@@ -211,7 +226,7 @@ def _greet(line_up: Pipeline) -> None:
         )
     destination = line_up.config.destination
     before = line_up.ledger.remember_destination(destination.endpoint)
-    if before:
+    if before and _receiver(before) != _receiver(destination.endpoint):
         log.warning(
             f"the destination was {before} before: older runs are not in {destination.endpoint}; "
             "`runspan backfill --force` sends them there too",
@@ -226,6 +241,11 @@ def _greet(line_up: Pipeline) -> None:
             tenant=line.source.tenant,
             lists=line.source.lists,
         )
+
+
+def _receiver(endpoint: str) -> str:
+    """An endpoint without what is added to it anyway."""
+    return endpoint.rstrip("/").removesuffix("/v1/traces").rstrip("/")
 
 
 @contextlib.asynccontextmanager

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import html
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -15,10 +15,14 @@ from starlette.routing import Route
 
 from runspan.config import WebConfig
 from runspan.errors import ConfigError, said
+from runspan.ledger import Count
 from runspan.metrics import Metrics
 from runspan.pipeline.assembly import Pipeline
 
 log = structlog.get_logger()
+
+MOST_REASONS = 5
+"""Shown of each state."""
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">
 <title>runspan</title><style>body{{font:15px system-ui;margin:2rem}}table{{border-collapse:collapse}}
@@ -126,22 +130,35 @@ def _troubles(pipeline: Pipeline) -> Iterator[str]:
 
 
 def _page(pipeline: Pipeline) -> str:
-    counts: dict[str, list[str]] = {}
-    for count in pipeline.ledger.counts():
-        reason = f" ({count.reason})" if count.reason else ""
-        counts.setdefault(count.source, []).append(f"{count.rows} {count.state.value}{reason}")
+    counts = _counts(pipeline.ledger.counts())
     rows: list[str] = []
     for line in pipeline.lines:
         failing = line.failing
         state = f'<span class="bad">{html.escape(failing.last_error or "")}</span>' if failing else "well"
         answered = _instant(line.last_success_ns)
-        runs = html.escape(", ".join(counts.get(line.name, ["none yet"])))
+        runs = html.escape(counts.get(line.name, "none yet"))
         cells = (html.escape(line.name), line.source.platform, state, answered, runs)
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     delivery = pipeline.outbox.delivery
     destination = "well" if delivery.healthy else f'<span class="bad">{html.escape(delivery.last_error or "")}</span>'
     endpoint = html.escape(pipeline.config.destination.endpoint)
     return PAGE.format(endpoint=endpoint, destination=destination, rows="".join(rows))
+
+
+def _counts(counts: Sequence[Count]) -> dict[str, str]:
+    """By source, how many of its runs stand where; of the reasons, of which each run may have its own, the first."""
+    by_state: dict[tuple[str, str], list[Count]] = {}
+    for count in counts:
+        by_state.setdefault((count.source, count.state.value), []).append(count)
+    words: dict[str, list[str]] = {}
+    for (source, state), of_state in sorted(by_state.items()):
+        of_state.sort(key=lambda count: -count.rows)
+        reasons = [f"{count.rows} {count.reason}" for count in of_state[:MOST_REASONS] if count.reason]
+        if len(of_state) > MOST_REASONS:
+            reasons.append("...")
+        told = f" ({'; '.join(reasons)})" if reasons else ""
+        words.setdefault(source, []).append(f"{sum(count.rows for count in of_state)} {state}{told}")
+    return {source: ", ".join(some) for source, some in words.items()}
 
 
 def _instant(time_ns: int | None) -> str:

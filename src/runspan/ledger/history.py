@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, not_, or_, select
 from sqlalchemy.dialects import sqlite
 
+from runspan.ledger.positions import POLL, SLOW
 from runspan.ledger.rows import of, ref_of
-from runspan.ledger.schema import accounts, runs
+from runspan.ledger.schema import accounts, runs, sweeps
 from runspan.ledger.values import Account, Count, RowState, RunRow, Summary
 from runspan.ledger.work import SUMMARY_COLUMNS
 
@@ -80,18 +81,33 @@ def oldest_due_ns(connection: Connection, account: Account) -> int | None:
     return connection.scalar(select(func.min(runs.c.due_ns)).where(of(account), runs.c.state == RowState.DUE))
 
 
-def prune_some(connection: Connection, account: Account, before_ns: int) -> int:
-    """Delete up to `PRUNE_CHUNK` settled rows that were finished before then; gives how many."""
-    old = select(runs.c.run_id).where(of(account), runs.c.finished_ns < before_ns).limit(PRUNE_CHUNK)
+def prune_some(connection: Connection, account: Account, before_ns: int, reach_ns: int) -> int:
+    """Delete up to `PRUNE_CHUNK` settled rows that were finished before then; gives how many. See `Ledger.prune`."""
+    old = select(runs.c.run_id).where(of(account), runs.c.finished_ns < before_ns, not_(_may_be_listed(reach_ns)))
     deleted = connection.execute(
         delete(runs)
-        .where(of(account), runs.c.run_id.in_(old))
+        .where(of(account), runs.c.run_id.in_(old.limit(PRUNE_CHUNK)))
         .returning(func.coalesce(runs.c.created_ns, runs.c.started_ns, runs.c.first_seen_ns))
     )
     times: list[int] = list(deleted.scalars())
     if times:
         _remember_pruned(connection, account, max(times))
     return len(times)
+
+
+def _may_be_listed(reach_ns: int) -> ColumnElement[bool]:
+    """Whether the next passes, or one that is under way, read the list from before the run's last time on it."""
+    last_ns = func.coalesce(runs.c.ended_ns, runs.c.finished_ns)
+    return exists().where(
+        sweeps.c.platform == runs.c.platform,
+        sweeps.c.tenant == runs.c.tenant,
+        or_(sweeps.c.scope == "", sweeps.c.scope == runs.c.agent_id),
+        sweeps.c.kind.in_((POLL, SLOW)),
+        or_(
+            sweeps.c.window_start_ns <= last_ns,
+            and_(sweeps.c.kind == POLL, sweeps.c.position_ns - reach_ns <= last_ns),
+        ),
+    )
 
 
 def _remember_pruned(connection: Connection, account: Account, through_ns: int) -> None:

@@ -357,6 +357,14 @@ class Ledger:
         with self._store.write() as connection:
             work.renew(connection, (self.owner, self._now() + LEASE_NS), refs)
 
+    def rewind(self, account: Account, *, latest_ns: int, start_ns: int) -> int:
+        """Let lists be read from `start_ns` on whose position is later than `latest_ns`; gives how many there were.
+
+        Such a position was set while the clock was ahead: runs until then would never be read.
+        """
+        with self._store.write() as connection:
+            return positions.rewind(connection, account, latest_ns, start_ns)
+
     def hasten(self, account: Account, latest_ns: Mapping[RowState, int]) -> int:
         """Let rows be due now that are due later than their state can be; gives how many there were.
 
@@ -464,15 +472,18 @@ class Ledger:
         with self._store.read() as connection:
             return history.oldest_due_ns(connection, account)
 
-    def prune(self, account: Account, *, before_ns: int) -> int:
+    def prune(self, account: Account, *, before_ns: int, reach_ns: int = 0) -> int:
         """Delete exported, skipped and gone rows that became so before then; gives how many.
+
+        Those stay that the lists still show: of an agent that has done nothing for long, each pass reads the last runs
+        again, as far back as `reach_ns` before its position.
 
         Several transactions, so that others need not wait for a long one; cut short, the rest goes the next time.
         """
         pruned = 0
         while True:
             with self._store.write() as connection:
-                some = history.prune_some(connection, account, before_ns)
+                some = history.prune_some(connection, account, before_ns, reach_ns)
             pruned += some
             if some < history.PRUNE_CHUNK:
                 return pruned

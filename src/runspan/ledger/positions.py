@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
 from sqlalchemy.dialects import sqlite
 
 from runspan.ledger.schema import accounts, agents, sweeps
@@ -97,6 +97,25 @@ def _advance(connection: Connection, account: Account, scope: str, window_start_
         # The pass began after the position (a slow sweep following a long stop): what lies between is still unread.
         return
     connection.execute(update(sweeps).where(_at(account, scope, POLL)).values(position_ns=to_ns))
+
+
+def rewind(connection: Connection, account: Account, latest_ns: int, start_ns: int) -> int:
+    """See `Ledger.rewind`. What is later than that of agents and their listings is forgotten."""
+    of_account = {"platform": account.platform, "tenant": account.tenant}
+    late = and_(sweeps.c.kind.in_((POLL, SLOW)), or_(sweeps.c.position_ns > latest_ns, sweeps.c.start_ns > latest_ns))
+    again = {
+        "start_ns": start_ns,
+        "position_ns": start_ns,
+        "window_start_ns": start_ns,
+        "cursor": None,
+        "high_ns": None,
+    }
+    rewound = connection.execute(update(sweeps).filter_by(**of_account).where(late).values(again)).rowcount
+    new = update(agents).filter_by(**of_account).where(agents.c.start_ns > latest_ns)
+    connection.execute(new.values(start_ns=None))
+    listed = update(accounts).filter_by(**of_account).where(accounts.c.agents_listed_ns > latest_ns)
+    connection.execute(listed.values(agents_listed_ns=None))
+    return rewound
 
 
 def agents_listed(connection: Connection, account: Account, listed: Mapping[str, str | None], listed_ns: int) -> None:

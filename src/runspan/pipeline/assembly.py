@@ -72,6 +72,7 @@ async def pipeline(
                     open_limiter=limiter,
                     listing=Health(source_config.name, "lists", now),
                     fetching=Health(source_config.name, "runs", now),
+                    retention=config.ledger.retention,
                     stopping=stopping,
                 )
             )

@@ -116,7 +116,7 @@ class Backfill:
         self._on_progress = on_progress
         self._problems: list[str] = []
         self._unread_scopes = 0
-        self._known_elsewhere = 0
+        self._known_elsewhere: set[str] = set()
         self._failing_since_ns: int | None = None
         self.job: Job | None = None
 
@@ -270,7 +270,7 @@ class Backfill:
             return None
         stored = self._ledger.job(job.id)
         assert stored is not None
-        return max(0, self._request.limit - stored.listed - self._known_elsewhere)
+        return max(0, self._request.limit - stored.listed - len(self._known_elsewhere))
 
     def _at_once(self, row: NewRow) -> NewRow:
         """An open row of a backfill is asked once, now: its list may be older than its end."""
@@ -283,7 +283,7 @@ class Backfill:
         ids = [row.ref.run_id for row in rows]
         states = await asyncio.to_thread(self._known_in.states, self._line.account, ids)
         known = {run_id for run_id, state in states.items() if state in (RowState.EXPORTED, RowState.SKIPPED)}
-        self._known_elsewhere += len(known)
+        self._known_elsewhere |= known
         return [row for row in rows if row.ref.run_id not in known]
 
     async def _deliver(self, job: Job) -> None:
@@ -373,9 +373,9 @@ class Backfill:
         # A row that is still to be worked on has a reason only where that has failed.
         unasked = sum(rows for (state, _), rows in counts.reasons.items() if state is RowState.OPEN)
         return Report(
-            listed=stored.listed + self._known_elsewhere,
+            listed=stored.listed + len(self._known_elsewhere),
             exported=states.get(RowState.EXPORTED, 0),
-            known=stored.known + self._known_elsewhere,
+            known=stored.known + len(self._known_elsewhere),
             still_open=states.get(RowState.OPEN, 0) - unasked,
             skipped=states.get(RowState.SKIPPED, 0),
             gone=states.get(RowState.GONE, 0),

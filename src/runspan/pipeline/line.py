@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import structlog
 
@@ -87,6 +88,7 @@ class Line:
     """Spends at most half the source's rate on runs that are still open."""
     listing: Health
     fetching: Health
+    retention: timedelta
     stopping: asyncio.Event
     """Once set, no request of this source waits for its turn any more (`TurnsOver`)."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)

@@ -287,7 +287,11 @@ class Work:
         config = self._line.config
         if self._is_exported_open(claim):
             return self._parcel(claim, replace(run, incomplete=True), body)
-        if now_ns - claim.first_seen_ns >= nanoseconds(config.open_for):
+        open_ns = now_ns - claim.first_seen_ns
+        if open_ns >= nanoseconds(self._line.retention):
+            log.warning("a run never ended", action="run_gone", source=self._line.name, run=claim.ref.run_id)
+            return Finished(claim.ref, RowState.GONE, reason="open for longer than the ledger's retention")
+        if open_ns >= nanoseconds(config.open_for):
             due_ns = now_ns + nanoseconds(standing.EXPIRED_ASK_EVERY)
             return Finished(claim.ref, RowState.EXPIRED, reason="open for longer than open_for", due_ns=due_ns)
         since_ns = min(run.created_ns or run.started_ns or claim.first_seen_ns, claim.first_seen_ns)

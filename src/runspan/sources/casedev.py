@@ -138,7 +138,7 @@ def read_listed(row: Fields) -> Listed | None:
     """One row of the list; None, with a line in its problems, where it has no id."""
     run_id = row.identifier("id")
     if run_id is None:
-        row.problems.append(f"{row.path}: no id")
+        row.note("no id")
         return None
     created_ns, ended_ns = row.time_ns("createdAt"), row.time_ns("completedAt")
     raw_status = row.text("status")

@@ -73,8 +73,12 @@ class ElizaOS(Source):
         problems: list[str] = []
         answer = Fields(unwrapped(document), problems)
         fields = rows_of(answer, "runs", f"source {self.config.name}: the runs of agent {scope.key!r}")
-        rows = {row.run_id: row for item in fields if (row := listed(item, scope, self.config))}
-        problems += [f"{item.path}: no runId" for item in fields if item.identifier("runId") is None]
+        rows: dict[str, Listed] = {}
+        for item in fields:
+            if row := listed(item, scope, self.config):
+                rows[row.run_id] = row
+            else:
+                item.note("no runId")
         has_more = answer.boolean("hasMore")
         if has_more or (has_more is None and len(fields) >= self._page_size.rows):
             if halves := _halves(stretch, list(rows.values())):

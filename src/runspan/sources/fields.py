@@ -57,6 +57,10 @@ class Fields:
         if document is not None:
             self._note(path or "body", "not an object")
 
+    def note(self, why: str) -> None:
+        """Add a line to the problems that says of this object what is wrong with it."""
+        self._note(self.path or "body", why)
+
     def value(self, key: str) -> Json:
         """The value as it stands, of any type; None where there is none."""
         return self.document.get(key)

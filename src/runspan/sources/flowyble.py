@@ -297,7 +297,7 @@ def read_listed(row: Fields, config: runlist.ListConfig, scope: Scope) -> Listed
     """One row of the configured list; None, with a line in its problems, where it has no id."""
     run_id = row.identifier(config.id_field)
     if run_id is None:
-        row.problems.append(f"{row.path}: no {config.id_field}")
+        row.note(f"no {config.id_field}")
         return None
     return Listed(
         run_id,

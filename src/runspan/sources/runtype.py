@@ -126,7 +126,7 @@ class Runtype(Source):
         for fields in rows_of(answer, "data", f"source {self.config.name}: the executions of agent {scope.key!r}"):
             row = listed(fields, scope, self.config)
             if row is None:
-                problems.append(f"{fields.path}: no id")
+                fields.note("no id")
             elif _is_within(row, window) and (row.run_id not in rows or row.terminal):
                 rows[row.run_id] = row
         onward, fault = _following(walk, answer)
@@ -157,7 +157,7 @@ class Runtype(Source):
                 try:
                     payload = await self.http.get_json([*calls, call_id])
                 except (RunGone, RunUnreadable):
-                    continue  # A call without its payload is still a call.
+                    continue  # A call without its payload, or whose id nobody can ask for, is still a call.
                 documents[f"tool/{call_id}"] = payload
         return RunBody(ref, documents)
 

@@ -394,3 +394,50 @@ def test_what_the_backend_would_not_show_is_not_sent_unless_it_is_forced(
     assert forced.returncode == 0
     assert forced.stderr.count("older_than_backend_keeps") == 1
     assert set(exactly_once(store)) == {run.run_id}
+
+
+def test_runs_that_always_fail_do_not_keep_it_from_its_end(
+    simulator: Simulator, store: OtlpStore, tmp_path: Path
+) -> None:
+    bad, *good = ended_runs(simulator, 12)
+    wall = simulator.fault("casedev", f"{bad.run_id}/details", Reply(500))
+    program = Program.between(simulator, store, tmp_path)
+    ended = program.run("backfill", *SINCE)
+    assert ended.returncode == 1
+    assert "1  failing: start the same command again" in ended.stdout
+    assert "answered 500" in ended.stdout
+    assert set(exactly_once(store)) == ids(good)
+    simulator.faults.remove(wall)
+    assert program.run("backfill", *SINCE).returncode == 0
+    assert set(exactly_once(store)) == {bad.run_id, *ids(good)}
+
+
+def test_a_pause_that_another_process_was_asked_for_is_said_and_not_waited_for(
+    simulator: Simulator, store: OtlpStore, tmp_path: Path
+) -> None:
+    ended_runs(simulator, 3)
+    busy = simulator.fault("casedev", "/details", Reply(429, headers={"retry-after": "1800"}))
+    program = Program.between(simulator, store, tmp_path)
+    assert program.run("backfill", *SINCE).returncode == 3
+    simulator.faults.remove(busy)
+    asked = len(simulator.requests)
+    second = program.run("backfill", *SINCE)
+    assert second.returncode == 3
+    assert "left alone for another 29m" in second.stderr
+    assert len(simulator.requests) == asked
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_whoever_stops_it_what_is_under_way_is_marked_first(
+    simulator: Simulator, store: OtlpStore, tmp_path: Path, number: signal.Signals
+) -> None:
+    runs = ended_runs(simulator, RUNS)
+    program = Program.between(simulator, store, tmp_path)
+    simulator.fault("casedev", "/details", Delay(0.05))
+    with program.start("backfill", *SINCE) as first:
+        wait_until(lambda: answered(simulator, "casedev", "/details") >= RUNS * 0.3, "30 % of the details")
+        assert first.signalled(number) == 130
+        assert "start the same command again" in first.stderr
+    assert program.run("backfill", *SINCE).returncode == 0
+    assert set(exactly_once(store)) == ids(runs)
+    assert {len(copies) for spans in store.traces.values() for copies in spans.values()} == {1}

@@ -3,11 +3,13 @@
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -424,3 +426,32 @@ def test_it_stops_in_time_however_small_the_quota(simulator: Simulator, store: O
     exported = {run_id for run_id, row in rows.items() if row["state"] == "exported"}
     assert exported == set(exactly_once(store)) < ids(runs)
     assert {row["leased_until_ns"] for row in rows.values()} == {None}
+
+
+def test_a_thread_that_hangs_does_not_keep_it_from_ending(
+    simulator: Simulator, store: OtlpStore, tmp_path: Path
+) -> None:
+    """Another program holds the ledger, and no thread that waits for it can be cancelled."""
+    program = Program.between(simulator, store, tmp_path)
+    with program.start("run") as daemon:
+        daemon.wait_logged("web_started")
+        with closing(sqlite3.connect(program.ledger, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            begun = time.monotonic()
+            assert daemon.signalled(signal.SIGTERM) == 130
+            assert time.monotonic() - begun < 13
+        assert "stop_forced" in daemon.stderr
+
+
+def test_who_comes_by_a_link_meets_the_same_lock(simulator: Simulator, store: OtlpStore, tmp_path: Path) -> None:
+    program = Program.between(simulator, store, tmp_path)
+    link = tmp_path / "link.db"
+    link.symlink_to(program.ledger)
+    with program.start("run") as daemon:
+        daemon.wait_logged("web_started")
+        text = program.config.read_text().replace(str(program.ledger), str(link))
+        assert str(link) in text
+        program.config.write_text(text)
+        second = program.run("run")
+        assert second.returncode == 4
+        assert "holds the ledger" in second.stderr

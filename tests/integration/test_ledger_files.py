@@ -351,3 +351,23 @@ def test_whatever_commits_a_power_failure_takes_no_position_is_ahead_of_its_rows
                 assert len(rows) == 5 * steps
                 positions.add(position_ns)
     assert len(positions) > 5
+
+
+def test_a_run_in_a_state_that_there_is_not_is_damage(path: Path) -> None:
+    """It would never be worked on, and nobody would know."""
+    with open_ledger(path) as ledger:
+        ledger.note_rows([row("a"), row("b")])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE runs SET state = 'dte' WHERE run_id = 'b'")
+    with pytest.raises(LedgerUnusable, match="damaged"):
+        open_ledger(path)
+
+
+@pytest.mark.parametrize("change", ["UPDATE meta SET value = '{\"a'", "DELETE FROM alembic_version"])
+def test_what_reads_as_nothing_we_wrote_is_damage(path: Path, change: str) -> None:
+    with open_ledger(path) as ledger:
+        ledger.remember_destination("http://a")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(change)
+    with pytest.raises(LedgerUnusable, match="damaged"), open_ledger(path) as ledger:
+        ledger.remember_destination("http://a")

@@ -146,6 +146,18 @@ class TestBadData:
             assert await bench.verdicts("good") == [EXPORTED]
             bench.seconds += 61
 
+    @pytest.mark.parametrize("kind", [AnswerKind.BAD_DATA, AnswerKind.TOO_LARGE])
+    async def test_destination_that_begins_to_refuse_everything_is_suspected_and_not_the_traces(self, kind: AnswerKind):
+        """A lost tenant, a gateway's new rule: that traces were taken a moment ago vouches for few."""
+        bench = Bench(poison(kind, *(f"r{number}" for number in range(40))))
+        assert await bench.verdicts("before") == [EXPORTED]
+        with capture_logs() as logs:
+            verdicts = await bench.verdicts(*(f"r{number}" for number in range(40)))
+        assert verdicts.count(QUARANTINED) == 4
+        assert verdicts.count(DUE) == 36
+        assert not bench.delivery.healthy
+        assert logs[-1]["action"] == "destination_wrong"
+
     async def test_poisonous_traces_in_a_row_do_not_stop_the_good_ones_behind_them(self):
         bench = Bench(poison(AnswerKind.BAD_DATA, "a", "b"))
         assert (await bench.verdicts(*"abcd")).count(QUARANTINED) == 2

@@ -107,3 +107,14 @@ HUGE = {
 @pytest.mark.parametrize("name", HUGE)
 def test_an_answer_made_to_hurt_does_not(name: str, media_type: str, status: int) -> None:
     assert answer_to(status, {"content-type": media_type}, HUGE[name]).kind in AnswerKind
+
+
+@pytest.mark.parametrize("body", [b'{"error": "who are you"}', b'{"partialSuccess": []}', b'{"success": false}', b"{]"])
+def test_an_object_that_is_no_answer_to_an_export_is_none(body: bytes) -> None:
+    """Else a gateway's complaint with status 200 would mark runs that are nowhere."""
+    assert answer_to(200, {"content-type": JSON}, body).kind is AnswerKind.WRONG
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"partialSuccess": {}}', b'{"message": "OK"}', b""])
+def test_an_object_that_is_one_is_taken(body: bytes) -> None:
+    assert answer_to(200, {"content-type": JSON}, body).kind is AnswerKind.ACCEPTED

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -74,7 +75,7 @@ def backfill(
     )
     try:
         report = asyncio.run(_backfill(loaded, source, request, dry_run=dry_run))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         typer.echo("stopped; start the same command again to go on", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     screen.output().print(table(report, dry_run=dry_run))
@@ -83,6 +84,10 @@ def backfill(
 
 
 async def _backfill(config: Config, name: str, request: Request, *, dry_run: bool) -> Report:
+    this = asyncio.current_task()
+    assert this is not None
+    # As asyncio does on Ctrl-C: what is under way is sent and marked first.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     with ExitStack() as stack:
         known_in = None
         if dry_run:

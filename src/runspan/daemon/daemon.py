@@ -7,7 +7,10 @@ delivered and marked within `DRAIN_SECONDS`, and what is not stays due.
 
 import asyncio
 import contextlib
+import logging
+import os
 import signal
+import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -34,9 +37,11 @@ log = structlog.get_logger()
 
 DRAIN_SECONDS = 8.0
 """Container runtimes send SIGKILL after ten; closing what is open takes its time too."""
+LAST_RESORT_SECONDS = 9.5
 LEASE_RENEWAL = timedelta(minutes=2)
 PRUNE_EVERY = timedelta(hours=1)
 FIRST_LOOK_BACK = timedelta(minutes=1)
+EXIT_FORCED = 130
 CLOCK_LOOK_SECONDS = 1.0
 CLOCK_TOLERANCE_NS = 2_000_000_000
 """A clock that is set back by less delays us by no more than that."""
@@ -243,6 +248,12 @@ def _greet(line_up: Pipeline) -> None:
         )
 
 
+def _give_up() -> None:
+    log.error("something does not let go, so it is left as it is; the rest stays due", action="stop_forced")
+    logging.shutdown()
+    os._exit(EXIT_FORCED)
+
+
 def _receiver(endpoint: str) -> str:
     """An endpoint without what is added to it anyway."""
     return endpoint.rstrip("/").removesuffix("/v1/traces").rstrip("/")
@@ -255,6 +266,11 @@ async def _signals(stopping: asyncio.Event) -> AsyncGenerator[list[signal.Signal
     came: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
+        if not came:
+            # A thread that hangs (a lock on a file, an SDK exporter) can be neither cancelled nor left behind.
+            last_resort = threading.Timer(LAST_RESORT_SECONDS, _give_up)
+            last_resort.daemon = True
+            last_resort.start()
         came.append(number)
         stopping.set()
 

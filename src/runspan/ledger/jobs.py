@@ -33,6 +33,9 @@ def start_job(connection: Connection, now_ns: int, job_id: str, arguments: Mappi
     else:
         change = update(jobs).where(jobs.c.id == job_id)
         connection.execute(change.values(state=JobState.RUNNING, finished_ns=None))
+        # Who starts it again wants what has failed to be tried now.
+        failed = and_(runs.c.state.in_((RowState.DUE, RowState.OPEN)), runs.c.reason.is_not(None))
+        connection.execute(update(runs).where(runs.c.job == job_id, failed).values(due_ns=now_ns))
     started = job(connection, job_id)
     assert started is not None
     return started

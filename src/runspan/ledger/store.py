@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from runspan.errors import ConfigError, LedgerUnusable
 from runspan.home import expanded
 from runspan.ledger import schema
+from runspan.ledger.values import RowState
 
 BUSY_TIMEOUT_SECONDS = 30
 """How long to wait for another process' transaction. Ours take milliseconds, so a longer wait means that something else
@@ -119,7 +120,8 @@ def path_of(url: str) -> Path | None:
         )
     if parsed.database in (None, "", ":memory:"):
         return None
-    return expanded(parsed.database)
+    # Who comes by a link must meet the same locks beside it.
+    return expanded(parsed.database).resolve()
 
 
 def _engine(database: str, pool: type[Pool]) -> Engine:
@@ -198,6 +200,11 @@ def _check(engine: Engine, path: Path) -> None:
             raise LedgerUnusable(_damaged(path, found.splitlines()[-1]))
         if connection.execute(text("PRAGMA application_id")).scalar_one() != schema.APPLICATION_ID:
             raise LedgerUnusable(f"{path} is a database of another program; point [ledger] url elsewhere")
+        # A run in no state that we know would never be worked on. Read off the rows, since indexes are not compared.
+        states = ", ".join(f"'{state.value}'" for state in RowState)
+        unknown = connection.execute(text(f"SELECT count(*) FROM runs NOT INDEXED WHERE state NOT IN ({states})"))  # noqa: S608
+        if number := unknown.scalar_one():
+            raise LedgerUnusable(_damaged(path, f"{number} runs are in a state that there is not"))
 
 
 def _update(engine: Engine, path: Path, *, read_only: bool) -> None:
@@ -246,8 +253,9 @@ def explained(path: Path | None) -> Generator[None]:
         yield
     except DBAPIError as error:
         raise LedgerUnusable(_words(where, error.orig)) from error
-    except SQLAlchemyError as error:
-        raise LedgerUnusable(f"the ledger at {where} failed ({type(error).__name__})") from error
+    except (SQLAlchemyError, ValueError) as error:
+        # No row where there must be one, or a value that reads as nothing we wrote.
+        raise LedgerUnusable(_damaged(where, type(error).__name__)) from error
     except OSError as error:
         raise LedgerUnusable(
             f"the ledger at {where} cannot be reached ({error.strerror}); check the path and its permissions"

@@ -36,6 +36,8 @@ LONGEST_ASKED_SECONDS = 3600.0
 """A destination that asks for more is asked again after an hour all the same: the wait may be a mistake."""
 VOUCHED_NS = 60_000_000_000
 """How long an accepted request shows that the destination itself is sound."""
+QUARANTINED_IN_A_ROW = 3
+"""So many refused traces are believed to be bad where others were taken a moment ago."""
 REFUSALS = 5
 REFUSED_FOR_NS = 3_600_000_000_000
 SHORTEST_TRACE_DELAY_SECONDS = 60.0
@@ -75,7 +77,7 @@ class Delivery:
         self._failures = 0
         self._passed_ns: int | None = None
         self._probe_passed_ns: int | None = None
-        self._quarantined_on_probe = 0
+        self._quarantined_in_a_row = 0
         self._one_by_one = False
         self._refusals: dict[bytes, _Refusals] = {}
         self.wrong = False
@@ -145,7 +147,9 @@ class Delivery:
             case AnswerKind.TOO_LARGE if len(batch) > 1:
                 return await self._settle_halves(batch)
             case AnswerKind.TOO_LARGE:
-                return [self._quarantine(batch[0], answer.reason, retryable=True)]
+                outcome = self._quarantine(batch[0], answer.reason, retryable=True)
+                self._suspect(answer, QUARANTINED_IN_A_ROW)
+                return [outcome]
             case AnswerKind.BAD_DATA:
                 return await self._bad_data(batch, answer)
             case AnswerKind.RETRY | AnswerKind.FAILED | AnswerKind.WRONG:
@@ -192,13 +196,16 @@ class Delivery:
         if len(batch) > 1:
             return await self._settle_halves(batch)
         outcome = self._quarantine(batch[0], answer.reason, retryable=not by_a_trace)
-        if not by_a_trace:
-            # That it takes nothing at all proves little. One trace may be lost to such proof; before a second one the
-            # destination is suspected, and what is sent to it slows down to a trace a minute.
-            self._quarantined_on_probe += 1
-            if self._quarantined_on_probe > 1:
-                self._hold(Answer(AnswerKind.WRONG, f"{answer.reason}; it has taken no trace since the last refusal"))
+        # That it takes nothing at all proves little. One trace may be lost to such proof.
+        self._suspect(answer, QUARANTINED_IN_A_ROW if by_a_trace else 1)
         return [outcome]
+
+    def _suspect(self, answer: Answer, believed: int) -> None:
+        """A trace was quarantined. After so many in a row it may be the destination that refuses anything: what is sent
+        to it slows down to a trace a minute, and someone is told."""
+        self._quarantined_in_a_row += 1
+        if self._quarantined_in_a_row > believed:
+            self._hold(Answer(AnswerKind.WRONG, f"{answer.reason}; it has taken no trace since the last refusal"))
 
     def _refused(self, batch: Sequence[EncodedTrace], answer: Answer) -> list[Outcome]:
         if answer.kind is AnswerKind.WRONG:
@@ -271,7 +278,7 @@ class Delivery:
         self._held_until_ns = None
         self.wrong = False
         self._failures = 0
-        self._quarantined_on_probe = 0
+        self._quarantined_in_a_row = 0
         self._passed_ns = self._monotonic_ns()
         self.last_success_ns = self._now_ns()
 

@@ -126,6 +126,10 @@ class GrpcExporter(Exporter):
             )
         except grpc.aio.AioRpcError as error:
             return self._read_error(error, secrets)
+        except Exception as error:
+            # What gRPC cannot even send, such as a header's value; its words would repeat it.
+            reason = f"{self._target}: the request cannot be made ({type(error).__name__}): check destination.headers"
+            return Answer(AnswerKind.WRONG, reason)
         answer = response.read_response(body, secrets)
         return answer or Answer(AnswerKind.WRONG, f"{self._target} answered with something that is not OTLP")
 
@@ -175,6 +179,6 @@ def _retry_delay_seconds(error: grpc.aio.AioRpcError) -> float | None:
     """The RetryInfo of the google.rpc.Status that gRPC carries in the trailer `grpc-status-details-bin`."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            status = response.read_status(value, json=False)
+            status = response.read_status(value, is_json=False)
             return response.retry_delay_seconds(status) if status else None
     return None

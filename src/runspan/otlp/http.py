@@ -134,5 +134,5 @@ def _words(reply: Reply, secrets: Sequence[str]) -> str:
     media_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in ("application/x-protobuf", "application/json"):
         return ""
-    status = response.read_status(reply.body, json=media_type == "application/json")
+    status = response.read_status(reply.body, is_json=media_type == "application/json")
     return response.clean(status.message, secrets) if status else ""

@@ -1,7 +1,9 @@
 """What OTLP receivers say in their own words, read the same over HTTP and gRPC."""
 
+import json
 import re
 from collections.abc import Iterable
+from typing import cast
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
@@ -9,6 +11,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from runspan.model import Json
 from runspan.otlp.base import Answer, AnswerKind
 from runspan.projection.redaction import redact_start
 from runspan.secrets import mask
@@ -27,10 +30,12 @@ def read_response(body: bytes, secrets: Iterable[str]) -> Answer | None:
     try:
         # Some receivers answer JSON to protobuf; no protobuf form of this message begins with a brace.
         if body.lstrip().startswith(b"{"):
+            if _is_refusal(json.loads(body)):
+                return None
             json_format.Parse(body, response, ignore_unknown_fields=True)
         else:
             response.MergeFromString(body)
-    except (DecodeError, json_format.ParseError, UnicodeDecodeError):
+    except (DecodeError, json_format.ParseError, ValueError, RecursionError):
         return None
     partial = response.partial_success
     if not partial.rejected_spans and not partial.error_message:
@@ -40,10 +45,27 @@ def read_response(body: bytes, secrets: Iterable[str]) -> Answer | None:
     )
 
 
-def read_status(body: bytes, *, json: bool) -> Status | None:
+def _is_refusal(answer: Json) -> bool:
+    """Whether JSON that came with a good status is a refusal all the same, as some gateways send them.
+
+    What else stands beside or instead of `partialSuccess` is the backend's own affair: Langfuse says a word of its own.
+    """
+    if not isinstance(answer, dict):
+        return True
+    said = cast("dict[str, Json]", answer)
+    partial = said.get("partialSuccess", said.get("partial_success"))
+    return bool(
+        not (partial is None or isinstance(partial, dict))
+        or said.get("error")
+        or said.get("errors")
+        or said.get("success") is False
+    )
+
+
+def read_status(body: bytes, *, is_json: bool) -> Status | None:
     """The `google.rpc.Status` that a refusal carries; None where the body is not one."""
     try:
-        return json_format.Parse(body, Status(), ignore_unknown_fields=True) if json else Status.FromString(body)
+        return json_format.Parse(body, Status(), ignore_unknown_fields=True) if is_json else Status.FromString(body)
     except (DecodeError, json_format.ParseError, UnicodeDecodeError):
         return None
 

@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 LINGER_SECONDS = 0.05
 LARGEST_BATCH = 256
+PROBE_PATIENCE_NS = 5_000_000_000
+"""After this another run is fetched to try an unhealthy destination with, if the last one has not come yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Outbox:
         self.old_runs = old_runs
         self._on_marked = on_marked
         self._queue: list[Parcel] = []
+        self._claimed_ns = 0
         self._filled = asyncio.Event()
         self._sending = False
         self._closing = False
@@ -76,8 +79,15 @@ class Outbox:
         """How many more rows may be fetched now: all of `free`, or one to try an unhealthy destination with."""
         if self.delivery.healthy:
             return 0 if self.in_flight.full else free
-        idle = not (self.fetching or self._queue or self._sending)
+        # A source that does not answer must not keep the others from trying.
+        is_slow = self._now() - self._claimed_ns > PROBE_PATIENCE_NS
+        idle = not (self._queue or self._sending) and (is_slow or not self.fetching)
         return min(free, 1) if idle and self._now() >= self.delivery.retry_at_ns else 0
+
+    def claim(self, rows: int) -> None:
+        """So many rows are about to be claimed and fetched."""
+        self.fetching += rows
+        self._claimed_ns = self._now()
 
     def put(self, parcel: Parcel) -> None:
         """Hand over a trace."""

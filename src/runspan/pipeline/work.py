@@ -129,7 +129,7 @@ class Work:
         line.wake.clear()
         claims: list[Claim] = []
         # Counted before the claim: two sources must not both find the one place for a probe free.
-        outbox.fetching += allowed
+        outbox.claim(allowed)
         try:
             claims = await asyncio.to_thread(
                 self._ledger.claim,

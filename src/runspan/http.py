@@ -17,7 +17,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TypeAlias
@@ -56,6 +56,8 @@ LONGEST_INLINE_WAIT_SECONDS = 20.0
 """A platform that asks for more than this gets its wait from the caller, who has other work meanwhile."""
 LONGEST_PAUSE_SECONDS = 3600.0
 """A platform that asks for more is asked again after an hour all the same: the wait may be a mistake."""
+FOREVER_SECONDS = 1e9
+"""What any longer wait is taken for: 30 years, still far from what a clock in nanoseconds cannot count."""
 PAUSE_WHERE_NONE_IS_ASKED_SECONDS = 5.0
 """After a 429 that does not say how long."""
 HELD_AT_ONCE_BYTES = 64 * 1024
@@ -304,17 +306,28 @@ def encode_path(segments: Sequence[str]) -> str:
 
 
 def retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float | None:
-    """What `retry-after-ms` or `retry-after` (seconds or an HTTP date, RFC 9110 10.2.3) asks for, at least 0."""
+    """What `retry-after-ms` or `retry-after` (seconds or an HTTP date, RFC 9110 10.2.3) asks for.
+
+    At least 0, and at most `FOREVER_SECONDS` however many digits it has.
+    """
     for name, unit_seconds in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
-        if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
-            return float(value) * unit_seconds
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            return min(float(value) * unit_seconds, FOREVER_SECONDS)
         if value and name == "retry-after":
-            try:
-                return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now_seconds)
-            except (ValueError, OverflowError):
-                return None
+            at_seconds = _http_date_seconds(value)
+            return None if at_seconds is None else min(max(0.0, at_seconds - now_seconds), FOREVER_SECONDS)
     return None
+
+
+def _http_date_seconds(text: str) -> float | None:
+    """The second since the epoch that an HTTP date names in any of its three forms, RFC 9110 5.6.7."""
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+        # The form of asctime tells no zone; every HTTP date is in UTC.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def pause_asked(reply: Reply, now_seconds: float) -> float | None:

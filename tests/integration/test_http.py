@@ -27,6 +27,7 @@ from runspan.errors import (
 )
 from runspan.http import (
     ATTEMPTS,
+    FOREVER_SECONDS,
     HELD_AT_ONCE_BYTES,
     Client,
     Connection,
@@ -429,6 +430,14 @@ async def test_no_error_tells_a_key_a_parameter_or_a_body(answer: bytes):
         ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
         ({"retry-after": email.utils.formatdate(NOW + 90, usegmt=True)}, 90.0),
         ({"retry-after": email.utils.formatdate(NOW - 90, usegmt=True)}, 0.0),
+        ({"retry-after": time.asctime(time.gmtime(NOW + 90))}, 90.0),
+        ({"retry-after": time.strftime("%A, %d-%b-%y %H:%M:%S GMT", time.gmtime(NOW + 90))}, 90.0),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, FOREVER_SECONDS),
+        ({"retry-after": "999999999"}, 999999999.0),
+        ({"retry-after": "1000000000000"}, FOREVER_SECONDS),
+        ({"retry-after": "9" * 5000}, FOREVER_SECONDS),
+        ({"retry-after-ms": "9" * 5000}, FOREVER_SECONDS),
+        ({"retry-after-ms": "10000000000"}, 10_000_000.0),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-5"}, None),
         ({"retry-after": "1e9"}, None),
@@ -439,8 +448,11 @@ async def test_no_error_tells_a_key_a_parameter_or_a_body(answer: bytes):
         ({}, None),
     ],
 )
-def test_retry_after_in_all_its_forms(headers: dict[str, str], seconds: float | None):
-    assert retry_after_seconds(headers, NOW) == seconds
+def test_retry_after_in_all_its_forms(headers: dict[str, str], seconds: float | None, monkeypatch: pytest.MonkeyPatch):
+    for zone in ("America/New_York", "UTC"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        assert retry_after_seconds(headers, NOW) == seconds
 
 
 @pytest.mark.parametrize(
@@ -458,6 +470,8 @@ def test_retry_after_in_all_its_forms(headers: dict[str, str], seconds: float | 
         (429, {"ratelimit-remaining": "0", "ratelimit-reset": "60"}, 60.0),
         (429, {}, 5.0),
         (429, {"retry-after": "999999999"}, 3600.0),
+        (429, {"retry-after": "9" * 5000}, 3600.0),
+        (200, {"ratelimit-remaining": "0", "ratelimit-reset": "9" * 5000}, 3600.0),
         (200, {"ratelimit-remaining": "0", "ratelimit-reset": "999999"}, 3600.0),
     ],
 )

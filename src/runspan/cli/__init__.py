@@ -3,12 +3,15 @@
 A command's module is imported when the command runs, not before, so that `--help` answers at once.
 """
 
+import contextlib
+import errno
 import importlib
 import importlib.metadata
+import os
 import resource
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -39,6 +42,10 @@ EXIT_CODES: dict[type[RunspanError], int] = {
 EXIT_INCOMPLETE = 1
 """Some runs were quarantined, gone or expired."""
 EXIT_INTERRUPTED = 130
+
+MOST_OPEN_FILES = 65_536
+_OUTPUT_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What standard output fails with where it is a file. Files of our own have errors of their own."""
 
 
 class _Commands(TyperGroup):
@@ -76,24 +83,82 @@ def _runspan(  # pyright: ignore[reportUnusedFunction]
 
 def main() -> None:
     """The program `runspan`."""
-    # A core dump would hold every key.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    _open_missing_streams()
+    _set_limits()
+    code = _run()
+    lost = _lost(sys.stdout)
+    if lost and not isinstance(lost, BrokenPipeError):
+        _say(_cannot_print(lost))
+    _lost(sys.stderr)
+    sys.exit(code or (EXIT_INCOMPLETE if lost else 0))
+
+
+def _run() -> int:
+    """Run the command, say what went wrong, and return the exit code."""
     try:
         app()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except RunspanError as error:
-        print(mask(str(error)), file=sys.stderr)
-        sys.exit(exit_code(error))
+        _say(mask(str(error)))
+        return exit_code(error)
     except BrokenPipeError:
-        # Whoever read our output (head, less) has seen enough; a second complaint at exit would be noise.
-        sys.stderr.close()
-        sys.exit(1)
+        # Whoever read our output (head, less) has seen enough; a complaint would be noise.
+        return 1
     except Exception as error:
-        # As Python would, but without the error's own words, which may be a body's.
-        traceback.print_tb(error.__traceback__)
-        print(said(error), file=sys.stderr)
-        sys.exit(1)
+        if isinstance(error, OSError) and error.errno in _OUTPUT_FULL and error.filename is None:
+            _lost(sys.stdout)
+            _say(_cannot_print(error))
+        else:
+            # As Python would, but without the error's own words, which may be a body's.
+            _say("".join([*traceback.format_tb(error.__traceback__), said(error)]))
+        return 1
+    return 0
 
 
 def exit_code(error: RunspanError) -> int:
     """What the program ends with after this error; 1 for one that concerns a single run."""
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_INCOMPLETE)
+
+
+def _open_missing_streams() -> None:
+    """Give standard streams that were closed (`>&-`) to /dev/null: whoever closed them wants to hear nothing."""
+    # In this order each gets its own number again, so that no ledger or socket becomes what libraries write to.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _set_limits() -> None:
+    # A core dump would hold every key.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    # Many connections to the status page, half-open ones too, must leave some for the exports.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # A system may allow fewer than it says; then it stays as it was.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _say(text: str) -> None:
+    """One message on standard error; where that cannot be written, there is nobody to tell."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _cannot_print(error: OSError) -> str:
+    return f"cannot write standard output: {error.strerror}; what was printed is not whole, give it a place with room"
+
+
+def _lost(stream: TextIO) -> OSError | None:
+    """Why the rest of what was printed cannot be written; None where it has been."""
+    try:
+        stream.flush()
+    except OSError as error:
+        # Python would try again at its exit, complain by itself, and end with 120.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+        return error
+    return None

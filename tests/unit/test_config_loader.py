@@ -1,4 +1,5 @@
 import json
+import time
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -144,6 +145,23 @@ COMPLAINTS = {
     ),
     "not TOML": (
         "[ledger]\nurl =\n", "config.toml line 2, column 6: not TOML: Invalid value",
+    ),
+    "number without end": (
+        f"a = {'9' * 5000}\n", "config.toml holds a number of thousands of digits: write one that can be meant",
+    ),
+    "arrays without end": (
+        f"a = {'[' * 3000}{']' * 3000}\n",
+        "config.toml holds arrays or tables too deep within each other: write them flat",
+    ),
+    "deep arrays": (
+        f"\nlader = {'[' * 200}{']' * 200}\n", "config.toml line 2: unknown key `lader`; did you mean `ledger`?",
+    ),
+    "deep keys": (
+        f"\n[lader]\n{'.'.join('a' * 3000)} = 1\n", "config.toml line 2: unknown key `lader`; did you mean `ledger`?",
+    ),
+    "line breaks and escapes in what is quoted": (
+        '[log]\n"a\\nb\\u001b[2J" = 1\n',
+        "config.toml line 2: unknown key `a\ufffdb\ufffd[2J` in [log]; known are level, format",
     ),
     "not TOML to its end": ('[ledger]\nurl = "', "config.toml: not TOML: Unterminated string"),
 }  # fmt: skip
@@ -292,6 +310,45 @@ x = { y = 5 }
         ("t", 1, "x", "y"): 23,
     }  # fmt: skip
     assert {path: lines[path] for path in wanted} == wanted
+
+
+def test_brackets_and_quotes_in_strings_and_comments_end_nothing() -> None:
+    text = """
+a = "[{\\"#" # ["{
+b = '[\\' # '
+"c#[" = ""
+d = '''
+[''x'''''
+e = \"\"\"\\\"\"\"]
+[\"\"\"\"\"
+f = [ # ]
+  "]", ']', { g = "}" }, # [
+]
+h = { i = "\\\\" }
+["t]".'#']
+j = 1
+"""
+    lines = loader.key_lines(text)
+    wanted = {
+        ("a",): 2, ("b",): 3, ("c#[",): 4, ("d",): 5, ("e",): 7, ("f",): 9, ("h",): 12, ("t]", "#"): 13,
+        ("t]", "#", "j"): 14,
+    }  # fmt: skip
+    assert {path: lines[path] for path in wanted} == wanted
+
+
+def test_long_lists_hold_nothing_up(complaint: Any) -> None:
+    agents = "".join(f'  "ag_{number}",\n' for number in range(20_000))
+    begun = time.monotonic()
+    told = complaint(SOURCE + f"agents = [\n{agents}]\nsetle = 1\npol_every = 1\n")
+    assert [line.split(":")[0] for line in told.splitlines()] == ["config.toml line 20007", "config.toml line 20008"]
+    assert time.monotonic() - begun < 5
+
+
+def test_a_list_of_mistakes_holds_nothing_up(complaint: Any) -> None:
+    agents = "".join(f"  {number},\n" for number in range(2_000))
+    begun = time.monotonic()
+    assert complaint(SOURCE + f"agents = [\n{agents}]\n").count("\n") == 1_999
+    assert time.monotonic() - begun < 5
 
 
 @given(

@@ -4,6 +4,7 @@ Each layer goes over the one before it: OTEL_EXPORTER_OTLP_*, the file, RUNSPAN_
 """
 
 import difflib
+import functools
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,9 @@ from runspan.quantities import Rate, Start, format_duration
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Where a value stands: `("source", 0, "settle")`."""
+
+DEEPEST_KEY = 16
+"""Whatever lies deeper is none of ours; its line is that of what holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def load(
     # Outside the handler: the validation error quotes what was given, secrets too, and a traceback would show it.
     raise ConfigError(
         "\n".join(
-            f"{_place(path, layers, file)}: {_describe(path, error, model, values)}"
+            _printable(f"{_place(path, layers, file)}: {_describe(path, error, model, values)}")
             for path, error in reversed(problems.items())
         )
     )
@@ -87,26 +91,51 @@ class _SchemaGenerator(GenerateJsonSchema):
 def key_lines(text: str) -> dict[KeyPath, int]:
     """On which line (from 1) each table and key of a valid TOML text stands.
 
-    The standard parser tells no lines. But any statement is a document by itself, so feeding it line by line until it
-    parses finds where each one begins, however its strings and brackets run.
+    The standard parser tells no lines. But any statement is a document by itself.
     """
     lines: dict[KeyPath, int] = {}
     last_index: dict[KeyPath, int] = {}
     table: KeyPath = ()
-    statement, first = "", 1
-    for number, line in enumerate(text.split("\n"), start=1):
-        statement += f"{line}\n"
+    for first, statement in _statements(text):
         try:
             parsed = tomllib.loads(statement)
-        except tomllib.TOMLDecodeError:
-            continue
+        except RecursionError:
+            continue  # the whole text was read with a few frames more to spare
         if parsed and statement.lstrip().startswith("["):
             table = _table_path(parsed, last_index)
             lines[table] = first
         else:
             lines.update((table + path, first) for path in _paths(parsed))
-        statement, first = "", number + 1
     return lines
+
+
+_MARKS = re.compile(
+    r"""
+      "{3} (?: \\. | [^\\] )*? "{3,5}  # strings and comments, in which a bracket opens nothing
+    | '{3} .*? '{3,5}
+    | " (?: \\. | [^"\\] )* "
+    | ' [^']* '
+    | \# [^\n]*
+    | (?P<opening> [\[{] )
+    | (?P<closing> [\]}] )
+    | (?P<end> \n )
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Each statement of a valid TOML text, with the line (from 1) on which it begins: it ends where no bracket is open.
+
+    One pass, since a list may have thousands of lines.
+    """
+    begin, first, depth = 0, 1, 0
+    for mark in _MARKS.finditer(text + "\n"):
+        depth += (mark.lastgroup == "opening") - (mark.lastgroup == "closing")
+        if mark.lastgroup == "end" and depth == 0:
+            statement = text[begin : mark.end()]
+            yield first, statement
+            begin, first = mark.end(), first + statement.count("\n")
 
 
 def _table_path(header: Any, last_index: dict[KeyPath, int]) -> KeyPath:
@@ -132,7 +161,8 @@ def _children(node: Any) -> dict[str | int, Any]:
 def _paths(node: Any, above: KeyPath = ()) -> Iterator[KeyPath]:
     for part, child in _children(node).items():
         yield (*above, part)
-        yield from _paths(child, (*above, part))
+        if len(above) < DEEPEST_KEY:
+            yield from _paths(child, (*above, part))
 
 
 def _read(path: Path) -> Layer:
@@ -149,9 +179,15 @@ def _read(path: Path) -> Layer:
         found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|(end of document))\)", str(error), re.DOTALL)
         where = f" line {found[2]}, column {found[3]}" if found and found[2] else ""
         raise ConfigError(f"{path}{where}: not TOML: {found[1] if found else error}") from None
+    except ValueError:
+        raise ConfigError(f"{path} holds a number of thousands of digits: write one that can be meant") from None
+    except RecursionError:
+        raise ConfigError(f"{path} holds arrays or tables too deep within each other: write them flat") from None
+
+    known_lines = functools.cache(lambda: key_lines(text))
 
     def place(key_path: KeyPath) -> str:
-        lines = key_lines(text)
+        lines = known_lines()
         while key_path and key_path not in lines:
             key_path = key_path[:-1]
         return f"{path} line {lines[key_path]}" if key_path else str(path)
@@ -223,6 +259,11 @@ def _describe(path: KeyPath, error: ErrorDetails, model: type[Config], values: M
         case _:
             text = error["msg"][:1].lower() + error["msg"][1:]
     return f"`{key}`{inside}: {text}"
+
+
+def _printable(text: str) -> str:
+    """Keys and names are quoted as they were written; a complaint stays one line, and tells a terminal nothing."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _holds(values: object, path: KeyPath) -> bool:

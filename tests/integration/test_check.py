@@ -1,6 +1,7 @@
 """`runspan check` against the four platforms and an OTLP receiver."""
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -143,3 +144,38 @@ def test_published_prices_are_tried_where_they_are_wanted(check, version: str, m
     assert findings(result)["prices"] == mark
     assert result.exit_code == (0 if mark == "ok" else 2)
     assert "prices" not in findings(check())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "reason"),
+    [
+        ("traces.jsonl", None),
+        ("there.jsonl", None),
+        ("/dev/null", None),
+        ("", "is no file"),
+        ("pipe", "is no file"),
+        ("none/traces.jsonl", "there is no folder"),
+        ("there.jsonl/traces.jsonl", "Not a directory"),
+        ("a" * 300, "File name too long"),
+        ("mine.jsonl", "cannot be read and written"),
+        ("mine/traces.jsonl", "cannot create it"),
+    ],
+)
+def test_a_file_destination_is_one_that_can_be_written(
+    endpoint: str, reason: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there.jsonl").touch()
+    (tmp_path / "mine.jsonl").touch()
+    (tmp_path / "mine").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    # Whoever runs the tests as root may do everything.
+    monkeypatch.setattr(os, "access", lambda path, _: not str(path).startswith(str(tmp_path / "mine")))
+    path = tmp_path / endpoint
+    (tmp_path / "config.toml").write_text(
+        f'[ledger]\nurl = "sqlite:///{tmp_path}/ledger.db"\n[destination]\nprotocol = "file"\nendpoint = "{path}"\n'
+    )
+    result = CliRunner().invoke(cli.app, ["check", "-c", str(tmp_path / "config.toml")])
+    assert findings(result)["destination"] == ("failed" if reason else "ok")
+    assert result.exit_code == (3 if reason else 0)
+    assert (reason or "") in result.output
+    assert not (tmp_path / "traces.jsonl").exists()

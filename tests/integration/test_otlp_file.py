@@ -69,6 +69,10 @@ async def test_lines_have_the_forms_of_otlp_json(path):
     assert {"key": "ratio", "value": {"doubleValue": 0.5}} in root["attributes"]
 
 
+async def test_a_device_has_nothing_to_sync():
+    assert await FileExporter(Path("/dev/null")).send([encoded_trace()]) == Answer(AnswerKind.ACCEPTED)
+
+
 async def test_acknowledged_only_when_file_and_folder_are_on_the_disk(path, monkeypatch):
     calls = []
     write, fsync = os.write, os.fsync

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Awaitable, Generator
 from dataclasses import dataclass
@@ -141,8 +142,26 @@ async def _destination(config: DestinationConfig) -> str:
 
 
 def _writable_file(path: Path) -> str:
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise DeliveryRefused(f"{path} cannot be written by this user")
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        return _creatable_file(path)
+    except OSError as error:
+        raise DeliveryRefused(f"{path} cannot be written: {error.strerror}") from None
+    if not (stat.S_ISREG(kind) or stat.S_ISCHR(kind)):
+        raise DeliveryRefused(f"{path} is no file: set [destination] endpoint to the path of one")
+    # It is read as well: a line that was cut off is looked for at its end.
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise DeliveryRefused(f"{path} cannot be read and written by this user")
+    return f"{path} can be written"
+
+
+def _creatable_file(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        raise DeliveryRefused(f"{path} cannot be created: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DeliveryRefused(f"{path} does not exist, and this user cannot create it in {folder}")
     return f"{path} can be written"
 
 

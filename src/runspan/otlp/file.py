@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,12 +118,21 @@ def _append_whole(fd: int, data: bytes) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
-        os.fsync(fd)
+        _sync(fd)
     except OSError:
         # Where even that fails, the next writer cuts the torn line.
         with contextlib.suppress(OSError):
             os.ftruncate(fd, size)
         raise
+
+
+def _sync(fd: int) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        # A device such as /dev/null has nothing that could be synced.
+        if error.errno != errno.EINVAL or not stat.S_ISCHR(os.fstat(fd).st_mode):
+            raise
 
 
 def _cut_torn_line(fd: int) -> int:

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import NamedTuple
 
 import structlog
 
@@ -22,11 +21,12 @@ from runspan.errors import (
     said,
 )
 from runspan.ledger import Claim, Finished, Ledger, RowState, Summary
-from runspan.model import Run, RunBody, RunRef, RunStatus
+from runspan.model import Run, RunBody, RunStatus
 from runspan.otlp.encode import encode
 from runspan.pipeline import standing
 from runspan.pipeline.line import Line
 from runspan.pipeline.outbox import Outbox, Parcel
+from runspan.pipeline.witnesses import Seen, Witnesses
 from runspan.projection import project
 from runspan.projection.conventions import own
 from runspan.quantities import nanoseconds
@@ -48,15 +48,6 @@ FAILING_ATTEMPTS = 13
 """For a run that is not answered, where other runs come: by the growing delays of `standing.retry_at`, over an hour."""
 DOUBTFUL_CLAIMS = 3
 """So many runs are tried, at random, where none has come since one failed: those due longest may all be bad ones."""
-OTHERS_TRIED = 3
-
-
-class _Seen(NamedTuple):
-    """What is known of the source's runs: how many have come as they should, and how often another one was tried in
-    vain when one did not come."""
-
-    come: int = 0
-    in_vain: int = 0
 
 
 class Work:
@@ -84,11 +75,7 @@ class Work:
         self._open_tasks: set[asyncio.Task[None]] = set()
         """Of them, those of runs that have not ended: these wait for their half of the rate, and hold up no others."""
         self._error: BaseException | None = None
-        self._seen = _Seen()
-        self._last_come: RunRef | None = None
-        self._trying_another = asyncio.Lock()
-        self._failing_since: dict[str, int] = {}
-        """By id of a run that does not come: how many others had come when it first did not."""
+        self._witnesses = Witnesses(line, ledger)
         self._stopping = False
 
     def stop(self) -> None:
@@ -221,7 +208,7 @@ class Work:
         self._outbox.leased.discard(claim.ref)
 
     async def _fetch_and_map(self, claim: Claim) -> Parcel | Finished:
-        line, ref, seen = self._line, claim.ref, self._seen
+        line, ref, seen = self._line, claim.ref, self._witnesses.seen
         known_open = claim.state is not RowState.DUE
         try:
             if known_open:
@@ -231,7 +218,7 @@ class Work:
                 known_open=known_open and not self._is_exported_open(claim),
                 with_content=line.projection.tool_content,
             )
-            self._came(ref)
+            self._witnesses.came(ref)
             return self._mapped(claim, body)
         except (LedgerUnusable, TurnsOver):
             raise
@@ -240,7 +227,7 @@ class Work:
             due_ns = standing.retry_at(self._now(), claim.attempts, error.retry_after_seconds)
             return Finished(claim.ref, claim.state, reason=str(error), due_ns=due_ns)
         except SourceUnavailable as error:
-            if not await self._others_come(seen):
+            if not await self._witnesses.come(seen):
                 line.fetching.failed(error)
             return self._postponed(claim, error, seen)
         except RunGone as error:
@@ -310,60 +297,21 @@ class Work:
         if is_fresh and now_ns - claim.first_seen_ns < grace_ns:
             due_ns = standing.retry_at(now_ns, claim.attempts)
             return Finished(claim.ref, RowState.DUE, reason=str(error), due_ns=due_ns, count_attempt=True)
-        self._failing_since.pop(claim.ref.run_id, None)
+        self._witnesses.forget(claim.ref)
         log.warning(str(error), action="run_gone", source=self._line.name, run=claim.ref.run_id)
         return Finished(claim.ref, RowState.GONE, reason="the platform no longer has this run")
 
-    def _came(self, ref: RunRef) -> None:
-        """A run has come as it should."""
-        self._line.fetching.succeeded()
-        self._seen = self._seen._replace(come=self._seen.come + 1)
-        self._last_come = ref
-        self._failing_since.pop(ref.run_id, None)
-
-    async def _others_come(self, seen: _Seen) -> bool:
-        """Whether it is only this run that does not come: since it was asked for another has come, or one comes now.
-
-        Raises TurnsOver.
-        """
-        async with self._trying_another:
-            if self._seen == seen and not await self._another_comes():
-                self._seen = self._seen._replace(in_vain=self._seen.in_vain + 1)
-        return self._seen.come > seen.come
-
-    async def _another_comes(self) -> bool:
-        """Ask for a run that has come before."""
-        line = self._line
-        known = [self._last_come] if self._last_come else []
-        if not known:
-            exported = await asyncio.to_thread(
-                self._ledger.runs, source=line.name, state=RowState.EXPORTED, limit=OTHERS_TRIED
-            )
-            known = [row.ref for row in exported]
-        for ref in known:
-            try:
-                await line.source.fetch(ref)
-            except (RunGone, RunUnreadable):
-                self._last_come = None
-            except SourceUnavailable:
-                return False
-            else:
-                self._came(ref)
-                return True
-        return False
-
-    def _postponed(self, claim: Claim, error: SourceUnavailable, seen: _Seen) -> Finished:
+    def _postponed(self, claim: Claim, error: SourceUnavailable, seen: Seen) -> Finished:
         """Asked again later; given up only where this one fails after another has come, and keeps failing."""
-        since = self._failing_since.setdefault(claim.ref.run_id, self._seen.come)
         enough = UNUSABLE_ATTEMPTS if isinstance(error, SourceGarbled | SourceRefused) else FAILING_ATTEMPTS
-        # What comes while this one is under way may only tell that an outage has just ended.
-        if claim.attempts + 1 >= enough and since < seen.come:
+        others_came = self._witnesses.came_while_failing(claim.ref, seen)
+        if claim.attempts + 1 >= enough and others_came:
             return self._quarantined(claim, str(error), retryable=True)
         due_ns = standing.retry_at(self._now(), claim.attempts, error.retry_after_seconds)
         return Finished(claim.ref, claim.state, reason=str(error), due_ns=due_ns, count_attempt=True)
 
     def _quarantined(self, claim: Claim, reason: str, *, retryable: bool) -> Finished:
-        self._failing_since.pop(claim.ref.run_id, None)
+        self._witnesses.forget(claim.ref)
         log.error(
             f"run {claim.ref.run_id} is quarantined: {reason}",
             action="run_quarantined",

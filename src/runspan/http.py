@@ -408,14 +408,34 @@ def _tls_context(ca_file: Path | None, client_cert: Path | None, client_key: Pat
 
 
 def environment_proxy(url: str) -> str | None:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name for a URL's scheme and host, if any."""
+    """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name for a URL's scheme and host, if any.
+
+    Raises ConfigError for one that is no http(s) URL; it names the variable, never its value: that may hold a password.
+    """
     parts = urllib.parse.urlsplit(url)
     proxies = urllib.request.getproxies()
     # proxy_bypass honours NO_PROXY with and without a port.
     if urllib.request.proxy_bypass(parts.hostname or "") or urllib.request.proxy_bypass(parts.netloc):
         return None
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+    kind = parts.scheme if proxies.get(parts.scheme) else "all"
+    proxy = proxies.get(kind)
+    if not proxy:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not _is_proxy(proxy):
+        # As urllib does: the variable in small letters goes before the one in capitals.
+        variable = f"{kind}_proxy" if os.environ.get(f"{kind}_proxy") else f"{kind}_proxy".upper()
+        raise ConfigError(f"the environment variable {variable} is no proxy's URL: write http://host:port")
+    return proxy
+
+
+def _is_proxy(url: str) -> bool:
+    try:
+        parts = httpx.Proxy(url).url
+        _ = urllib.parse.urlsplit(url).port  # raises ValueError for what is too high
+    except (httpx.InvalidURL, ValueError):
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.host)
 
 
 def _is_tls(error: BaseException) -> bool:

@@ -33,6 +33,8 @@ class Secret:
     def __init__(self, reference: str) -> None:
         if not re.fullmatch(_REFERENCE, reference):
             raise ValueError("a secret does not stand in the configuration itself: write env:NAME or file:/path")
+        if "\0" in reference:
+            raise ValueError("a path has no NUL character")
         self.reference = reference
         self._text: str | None = None
 

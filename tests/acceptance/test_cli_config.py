@@ -46,6 +46,33 @@ def test_a_wrong_configuration_ends_with_2_and_its_line(text: str, complaint: st
     assert "hunter2" not in ended.stderr
 
 
+PROXIES = [
+    "foo://u:hunter2@h:1", "http://u:hunter2@h:99999", "hunter2:x:y:z", "http://u:hunter2@[::bad", "http://",
+    " http://u:hunter2@h:1\n", "socks5://u:hunter2@h:1", "http://u:hunter2@a..ü",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_a_wrong_proxy_is_told_by_its_variable(proxy: str, tmp_path: Path) -> None:
+    told = "the environment variable https_proxy is no proxy's URL: write http://host:port"
+    destination = '[destination]\nendpoint = "https://collector.example"\n'
+    (tmp_path / "config.toml").write_text(SOURCE + destination)
+    for command in ("check", "run"):
+        ended = runspan(command, "-c", "config.toml", folder=tmp_path, https_proxy=proxy, NO_PROXY="", no_proxy="")
+        output = ended.stdout + ended.stderr
+        assert (ended.returncode, told in output, "hunter2" in output) == (2, True, False), output
+        assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://h:xx/n", "sqlite:////tmp/a\\u0000b", "sqlite://[x/n", "postgresql://u:hunter2@h:xx/n"]
+)
+def test_a_wrong_ledger_ends_with_2(url: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(SOURCE + f'[ledger]\nurl = "{url}"\n')
+    ended = runspan("run", "-c", "config.toml", folder=tmp_path)
+    assert (ended.returncode, ended.stderr.count("\n"), "hunter2" in ended.stderr) == (2, 1, False), ended.stderr
+
+
 @pytest.mark.parametrize("command", [("run",), ("backfill", "--source", "case-prod", "--since", "1d"), ("runs",)])
 def test_every_command_minds_the_configuration(command: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(SOURCE + "setle = 1\n")

@@ -33,6 +33,7 @@ from runspan.http import (
     Connection,
     Reply,
     encode_path,
+    environment_proxy,
     pause_asked,
     retry_after_seconds,
 )
@@ -415,6 +416,33 @@ async def test_no_error_tells_a_key_a_parameter_or_a_body(answer: bytes):
     told = str(error) + "".join(traceback.format_exception(error))
     assert not [canary for canary in (KEY, BODY_CANARY, QUERY_CANARY) if canary in told]
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"HTTP_PROXY": "foo://u:canary@h"}, "HTTP_PROXY"),
+        ({"HTTP_PROXY": "http://h:1", "http_proxy": "foo://u:canary@h"}, "http_proxy"),
+        ({"ALL_PROXY": "http://u:canary@h:x"}, "ALL_PROXY"),
+        ({"HTTPS_PROXY": "foo://u:canary@h"}, None),
+        ({"HTTP_PROXY": "foo://u:canary@h", "NO_PROXY": "a.example"}, None),
+        ({"HTTP_PROXY": "h:3128"}, None),
+    ],
+)
+def test_a_wrong_proxy_is_told_by_its_variable_alone(
+    variables: dict[str, str], named: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("http", "https", "all", "no"):
+        monkeypatch.delenv(f"{name}_proxy", raising=False)
+        monkeypatch.delenv(f"{name}_proxy".upper(), raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if named is None:
+        assert environment_proxy("http://a.example:1") in (None, "http://h:3128")
+        return
+    with pytest.raises(ConfigError) as refused:
+        environment_proxy("http://a.example:1")
+    assert str(refused.value) == f"the environment variable {named} is no proxy's URL: write http://host:port"
 
 
 # Being told to wait

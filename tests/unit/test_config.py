@@ -140,6 +140,79 @@ def test_where_traces_are_posted_to(endpoint: str, traces_url: str) -> None:
     assert DestinationConfig(endpoint=endpoint).traces_url == traces_url
 
 
+NO_HOSTS = [
+    "exämple..de", "😀😀", "a..b", "a" * 64, f"{'a' * 64}.com", ".a", "exa mple", "a\0b", "a\nb", "%00", "*", "a;b",
+    f"{'a.' * 127}de",
+]  # fmt: skip
+HOSTS = ["a", "a.example.", "my_service", "münchen.de", "xn--mnchen-3ya.de", "10.0.0.1", "[::1]", "a" * 63]
+
+
+@pytest.mark.parametrize("host", NO_HOSTS)
+def test_what_is_no_host_is_no_urls_and_none_to_listen_on(host: str) -> None:
+    url = f"https://{host}"
+    assert list(refusals(bind(PLATFORMS), {"source": [source(base_url=url)]})) == ["source.0.casedev.base_url"]
+    for key in ("endpoint", "query_url"):
+        assert list(refusals(DestinationConfig, {key: url})) == [key]
+    assert list(refusals(DestinationConfig, {"protocol": "grpc", "endpoint": url})) == ["endpoint"]
+    assert list(refusals(DestinationConfig, {"trace_url": f"{url}/{{trace_id}}"})) == ["trace_url"]
+    assert list(refusals(WebConfig, {"listen": f"{host}:9464"})) == ["listen"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_is_a_host(host: str) -> None:
+    assert DestinationConfig(endpoint=f"https://{host}:1/ü").endpoint == f"https://{host}:1/ü"
+    assert WebConfig(listen=f"{host}:9464").listen == f"{host}:9464"
+
+
+@pytest.mark.parametrize("path", ["a b", "a\0b", "a\nb", "\u001b"])
+def test_a_url_has_no_spaces_and_no_control_characters(path: str) -> None:
+    assert list(refusals(DestinationConfig, {"endpoint": f"https://a/{path}"})) == ["endpoint"]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://u:hunter2", "https://u:hunter2℀@h", "https://u:hunter2@h:x", "https://[hunter2"]
+)
+def test_a_url_that_cannot_be_read_is_not_quoted(url: str) -> None:
+    assert "hunter2" not in refusals(DestinationConfig, {"endpoint": url})["endpoint"]
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("name", ["", "a b", "a:", "a\n", "ü", "a(b)", "a\0"])
+def test_what_is_no_headers_name(name: str, protocol: str) -> None:
+    values = {"protocol": protocol, "headers": {name: "x", "x-sound": "y"}}
+    assert list(refusals(DestinationConfig, values)) == [f"headers.{name}"]
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\r\nx-evil: 1", "ü", "€", "a\0b", "a\tb"])
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_what_is_no_headers_value(value: str, protocol: str) -> None:
+    told = refusals(DestinationConfig, {"protocol": protocol, "headers": {"x-a": value}})
+    assert told == {"headers.x-a": "a header's value is one line of plain ASCII"}
+
+
+def test_grpc_takes_fewer_names_than_http() -> None:
+    for name in ("x!", "x-BIN"):
+        assert DestinationConfig.model_validate({"headers": {name: "a"}}).headers == {name: "a"}
+        assert list(refusals(DestinationConfig, {"protocol": "grpc", "headers": {name: "a"}})) == [f"headers.{name}"]
+    assert DestinationConfig.model_validate({"protocol": "grpc", "headers": {"X-Scope.Org_ID": "a"}})
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "key"),
+    [
+        (DestinationConfig, {"protocol": "file", "endpoint": "a\0b"}, "endpoint"),
+        (DestinationConfig, {"protocol": "sdk", "endpoint": "a\0b"}, "endpoint"),
+        (DestinationConfig, {"ca_file": "a\0b"}, "ca_file"),
+        (DestinationConfig, {"client_cert": "a\0b"}, "client_cert"),
+        (DestinationConfig, {"client_cert": "a", "client_key": "a\0b"}, "client_key"),
+        (LedgerConfig, {"url": "sqlite:////tmp/a\0b"}, "url"),
+        (WebConfig, {"token": "file:/a\0b"}, "token"),
+    ],
+)
+def test_no_path_has_a_nul_character(model: type[Any], values: dict[str, Any], key: str) -> None:
+    assert list(refusals(model, values)) == [key]
+
+
 def test_the_endpoint_follows_the_protocol() -> None:
     assert DestinationConfig(protocol="grpc").endpoint == "http://localhost:4317"
     assert DestinationConfig(protocol="file", endpoint="/var/traces.jsonl").endpoint == "/var/traces.jsonl"
@@ -155,7 +228,16 @@ def test_a_client_key_needs_its_certificate() -> None:
     assert list(refusals(DestinationConfig, {"client_key": "/k.pem"})) == ["client_key"]
 
 
-@pytest.mark.parametrize("url", ["/var/ledger.db", "mysql://x/y", "postgresql+psycopg://u:hunter2@db/runspan"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/var/ledger.db",
+        "mysql://x/y",
+        "postgresql+psycopg://u:hunter2@db/runspan",
+        "postgresql://u:hunter2℀@h/n",
+        "postgresql://[hunter2/n",
+    ],
+)
 def test_what_is_no_ledger_url(url: str) -> None:
     assert "hunter2" not in refusals(LedgerConfig, {"url": url})["url"]
 
@@ -176,7 +258,23 @@ def test_listen(listen: str, host: str, port: int) -> None:
     assert (web.host, web.port) == (host, port)
 
 
-@pytest.mark.parametrize("listen", ["9464", ":9464", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", "::1:80"])
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "9464",
+        ":9464",
+        "127.0.0.1",
+        "127.0.0.1:x",
+        "127.0.0.1:70000",
+        "::1:80",
+        "[::1:9",
+        "[zz:z]:9",
+        "[a]:9",
+        "127.0.0.1:٣",
+        "*:9",
+        "a:" + "9" * 5000,
+    ],
+)
 def test_what_is_no_listen(listen: str) -> None:
     assert list(refusals(WebConfig, {"listen": listen})) == ["listen"]
 

@@ -1,5 +1,6 @@
 """`[destination]`: where traces go."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -13,6 +14,17 @@ from runspan.secrets import Secret
 
 DEFAULT_ENDPOINTS = {"http/protobuf": "http://localhost:4318", "grpc": "http://localhost:4317"}
 SENSITIVE_HEADER_WORDS = ("auth", "key", "token", "secret", "cookie")
+
+_HEADER_NAMES = {
+    "http": (
+        re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"),
+        "no name of a header (RFC 9110, 5.1): write letters, digits and dashes",
+    ),
+    "grpc": (
+        re.compile(r"(?!.*-bin$)[0-9A-Za-z_.-]+", re.IGNORECASE),
+        "no name that gRPC sends with text: write letters, digits and dashes, and not -bin at the end",
+    ),
+}
 
 HeaderValue: TypeAlias = Annotated[Secret | str, Field(union_mode="left_to_right")]
 
@@ -65,7 +77,30 @@ class DestinationConfig(Table):
             return base_url(endpoint or DEFAULT_ENDPOINTS[protocol])
         if protocol and not endpoint:
             raise ValueError(f"missing: protocol {protocol} needs a path (file) or an entry-point name (sdk)")
+        if "\0" in endpoint:
+            raise ValueError("a path has no NUL character")
         return endpoint
+
+    @field_validator("ca_file", "client_cert", "client_key")
+    @classmethod
+    def _can_be_a_path(cls, path: Path | None) -> Path | None:
+        if path and "\0" in str(path):
+            raise ValueError("a path has no NUL character")
+        return path
+
+    @field_validator("headers")
+    @classmethod
+    def _can_be_sent(cls, headers: dict[str, Secret | str], info: ValidationInfo) -> dict[str, Secret | str]:
+        is_name, text = _HEADER_NAMES["grpc" if info.data.get("protocol") == "grpc" else "http"]
+        wrong = [refusal((name,), text) for name in headers if not is_name.fullmatch(name)]
+        text = "a header's value is one line of plain ASCII"
+        wrong += [
+            refusal((name,), text)
+            for name, value in headers.items()
+            if not isinstance(value, Secret) and not (value.isascii() and value.isprintable())
+        ]
+        refuse(wrong)
+        return headers
 
     @field_validator("headers")
     @classmethod

@@ -1,6 +1,7 @@
 """The whole configuration, and its smaller tables."""
 
 import os
+import re
 import string
 import urllib.parse
 from datetime import timedelta
@@ -13,6 +14,7 @@ from runspan.config.destination import DestinationConfig
 from runspan.config.source import Platforms, SourceConfig, bound
 from runspan.config.table import Table, refusal, refuse
 from runspan.config.trace import ContentConfig, PricesConfig
+from runspan.config.urls import is_host
 from runspan.quantities import Duration, Size, format_duration
 from runspan.secrets import Secret
 
@@ -40,9 +42,23 @@ class LedgerConfig(Table):
         scheme, separator, _ = url.partition("://")
         if not separator or scheme.partition("+")[0] not in ("sqlite", "postgresql"):
             raise ValueError("write sqlite:///path or postgresql+psycopg://host/name")
-        if urllib.parse.urlsplit(url).password is not None:
+        if not url.isprintable():
+            raise ValueError("a path or URL has no line breaks or control characters")
+        try:
+            password = urllib.parse.urlsplit(url).password
+        except ValueError:
+            # Its words quote what may hold a password.
+            raise ValueError("not a URL: write sqlite:///path or postgresql+psycopg://host/name") from None
+        if password is not None:
             raise ValueError("a password does not stand in the ledger's URL: use PGPASSWORD or a ~/.pgpass file")
         return url
+
+
+def _is_bindable(host: str) -> bool:
+    """A host as it stands before a port: an IPv6 address in brackets, no other."""
+    if host.startswith("[") and host.endswith("]"):
+        return ":" in host and is_host(host[1:-1])
+    return ":" not in host and is_host(host)
 
 
 class WebConfig(Table):
@@ -57,7 +73,7 @@ class WebConfig(Table):
     @classmethod
     def _has_port(cls, listen: str) -> str:
         host, _, port = listen.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+        if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535 or not _is_bindable(host):
             raise ValueError("write an address and a port, such as 127.0.0.1:9464")
         return listen
 

@@ -112,7 +112,7 @@ def path_of(url: str) -> Path | None:
     """The database file that a URL means, None in memory. Raises ConfigError for a URL that is none."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the second for what is no port
         raise ConfigError("[ledger] url is no database URL; write it as sqlite:////path/to/ledger.db") from None
     if parsed.get_backend_name() != "sqlite":
         raise ConfigError(

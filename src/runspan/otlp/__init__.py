@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 def exporter(destination: "DestinationConfig") -> Exporter:
     """The destination that a configuration names. Nothing is connected or opened before the first request.
 
-    Raises ConfigError where no such SDK exporter is installed, or a path begins with the home of a user without one.
+    Raises ConfigError where no such SDK exporter is installed, a path begins with the home of a user without one, or
+    the environment names a proxy that is none.
     """
+    if destination.protocol in ("http/protobuf", "grpc"):
+        from runspan.http import environment_proxy
+
+        environment_proxy(destination.endpoint)
     tls = TlsFiles(destination.ca_file, destination.client_cert, destination.client_key)
     # Each protocol is imported only where it is spoken: gRPC alone takes a quarter of a second.
     match destination.protocol:

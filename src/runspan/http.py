@@ -7,7 +7,6 @@ errors by consequence.
 """
 
 import asyncio
-import email.utils
 import os
 import random
 import re
@@ -17,7 +16,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TypeAlias
@@ -45,6 +44,7 @@ from runspan.model import Json
 from runspan.origin import origin_of
 from runspan.quantities import format_duration
 from runspan.rate import Limiter, Paused
+from runspan.waits import LONGEST_PAUSE_SECONDS, pause_asked, retry_after_seconds
 
 log = structlog.get_logger()
 
@@ -54,12 +54,6 @@ LONGEST_SEGMENT = 4000
 """Of a path: servers take lines of 8 KB or so."""
 LONGEST_INLINE_WAIT_SECONDS = 20.0
 """A platform that asks for more than this gets its wait from the caller, who has other work meanwhile."""
-LONGEST_PAUSE_SECONDS = 3600.0
-"""A platform that asks for more is asked again after an hour all the same: the wait may be a mistake."""
-FOREVER_SECONDS = 1e9
-"""What any longer wait is taken for: 30 years, still far from what a clock in nanoseconds cannot count."""
-PAUSE_WHERE_NONE_IS_ASKED_SECONDS = 5.0
-"""After a 429 that does not say how long."""
 HELD_AT_ONCE_BYTES = 64 * 1024
 """A body takes its share of memory by such pieces while it comes: few platforms tell its size beforehand, and one that
 sends it slowly must not hold up others."""
@@ -256,7 +250,7 @@ class Client:
             raise SourceUnavailable(f"{where} failed ({failed.reason}); asking again later") from None
         except BodyTooLarge:
             raise AnswerTooLarge(f"{where} answered with more than max_body allows") from None
-        pause_seconds = pause_asked(reply, time.time())
+        pause_seconds = pause_asked(reply.status, reply.headers, time.time())
         if pause_seconds:
             await self._limiter.pause(pause_seconds)
         if reply.status != 200:
@@ -305,51 +299,6 @@ def encode_path(segments: Sequence[str]) -> str:
     return "/" + "/".join(encoded)
 
 
-def retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float | None:
-    """What `retry-after-ms` or `retry-after` (seconds or an HTTP date, RFC 9110 10.2.3) asks for.
-
-    At least 0, and at most `FOREVER_SECONDS` however many digits it has.
-    """
-    for name, unit_seconds in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name, "").strip()
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            return min(float(value) * unit_seconds, FOREVER_SECONDS)
-        if value and name == "retry-after":
-            at_seconds = _http_date_seconds(value)
-            return None if at_seconds is None else min(max(0.0, at_seconds - now_seconds), FOREVER_SECONDS)
-    return None
-
-
-def _http_date_seconds(text: str) -> float | None:
-    """The second since the epoch that an HTTP date names in any of its three forms, RFC 9110 5.6.7."""
-    try:
-        date = email.utils.parsedate_to_datetime(text)
-        # The form of asctime tells no zone; every HTTP date is in UTC.
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def pause_asked(reply: Reply, now_seconds: float) -> float | None:
-    """How long the platform wants to see nothing of us: a 429 says so, or its headers say that the window is used up.
-
-    Reads `RateLimit-Remaining`/`RateLimit-Reset` (seconds; elizaOS) and `x-ratelimit-remaining-requests`/
-    `x-ratelimit-reset-requests` (with a unit, `45s`; case.dev).
-    """
-    headers = reply.headers
-    reset_seconds = None
-    for remaining, reset in (
-        ("ratelimit-remaining", "ratelimit-reset"),
-        ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
-        ("x-ratelimit-remaining", "x-ratelimit-reset"),
-    ):
-        if headers.get(remaining, "").strip() == "0":
-            reset_seconds = _seconds_of(headers.get(reset, ""), now_seconds)
-    if reply.status == 429:
-        reset_seconds = retry_after_seconds(headers, now_seconds) or reset_seconds or PAUSE_WHERE_NONE_IS_ASKED_SECONDS
-    return reset_seconds and min(reset_seconds, LONGEST_PAUSE_SECONDS)
-
-
 def error_of(where: str, reply: Reply, now_seconds: float) -> RunspanError:
     """The error that an answer other than 200 means. Its text holds the status, never the body."""
     status = reply.status
@@ -382,18 +331,6 @@ def _wait_seconds(state: tenacity.RetryCallState) -> float:
     if asked is not None:
         return asked
     return min(8.0, 0.5 * 2 ** (state.attempt_number - 1)) * random.uniform(0.75, 1.25)  # noqa: S311
-
-
-def _seconds_of(text: str, now_seconds: float) -> float | None:
-    """Seconds in a reset header: `45`, `45s`, `1m30s`, `500ms`, or an epoch second in the future."""
-    text = text.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        value = float(text)
-        return max(0.0, value - now_seconds) if value > 1e9 else value
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text):
-        return None
-    return sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|s|m|h)", text))
 
 
 def _tls_context(ca_file: Path | None, client_cert: Path | None, client_key: Path | None) -> ssl.SSLContext:

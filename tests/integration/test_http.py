@@ -27,19 +27,16 @@ from runspan.errors import (
 )
 from runspan.http import (
     ATTEMPTS,
-    FOREVER_SECONDS,
     HELD_AT_ONCE_BYTES,
     Client,
     Connection,
-    Reply,
     encode_path,
     environment_proxy,
-    pause_asked,
-    retry_after_seconds,
 )
 from runspan.in_flight import InFlight
 from runspan.rate import Limiter
 from runspan.sources.fields import Fields
+from runspan.waits import FOREVER_SECONDS, pause_asked, retry_after_seconds
 from tests.pipelines import until
 
 NOW = 1_780_000_000.0
@@ -504,7 +501,7 @@ def test_retry_after_in_all_its_forms(headers: dict[str, str], seconds: float | 
     ],
 )
 def test_the_platform_says_when_to_be_quiet(status: int, headers: dict[str, str], seconds: float | None):
-    assert pause_asked(Reply(status, headers, b""), NOW) == seconds
+    assert pause_asked(status, headers, NOW) == seconds
 
 
 async def test_a_used_up_window_pauses_everybody_who_shares_it():

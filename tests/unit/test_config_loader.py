@@ -130,6 +130,10 @@ COMPLAINTS = {
         "[resource.attributes]\na = []\n",
         "config.toml line 2: `attributes.a` in [resource]: input should be a valid string",
     ),
+    "number that nothing can carry": (
+        "[resource.attributes]\na = 9223372036854775808\n",
+        "config.toml line 1: `attributes` in [resource]: no number of more than 64 bits, as a is: write it as a text",
+    ),
     "plain http": (
         SOURCE + 'base_url = "http://10.0.0.1"\n',
         "config.toml line 5: `base_url` in [[source]] case-prod: plain http shows the key to everyone on the way: "

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runspan.http import BodyTooLarge, Reply, pause_asked, retry_after_seconds
+from runspan.http import BodyTooLarge, Reply
 from runspan.otlp.base import Answer, AnswerKind
 from runspan.otlp.http import HttpExporter
 from runspan.otlp.response import LONGEST_WORDS
+from runspan.waits import pause_asked, retry_after_seconds
 from tests.traces import encoded_trace
 
 SECRET = "Bearer 0123456789abcdef"
@@ -80,7 +81,7 @@ def test_any_answer_is_an_answer(status: int, media_type: str, body: bytes, retr
 def test_any_header_about_waiting_is_a_time_or_none(after: str, remaining: str, reset: str) -> None:
     headers = {"retry-after": after, "ratelimit-remaining": "0", "ratelimit-reset": reset, "retry-after-ms": remaining}
     assert (retry_after_seconds(headers, 1.8e9) or 0.0) >= 0
-    assert 0 <= (pause_asked(Reply(429, headers, b""), 1.8e9) or 0.0) <= 3600
+    assert 0 <= (pause_asked(429, headers, 1.8e9) or 0.0) <= 3600
 
 
 HUGE = {

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runspan.config import SourceConfig
-from runspan.http import LONGEST_PAUSE_SECONDS
 from runspan.ledger import RowState
 from runspan.model import Locator, RunRef, RunStatus
 from runspan.otlp.delivery import LONGEST_ASKED_SECONDS
 from runspan.pipeline import standing
 from runspan.projection import trace_id
 from runspan.sources.base import Listed
+from runspan.waits import LONGEST_PAUSE_SECONDS
 
 SECOND = 1_000_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND

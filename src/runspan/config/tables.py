@@ -100,6 +100,14 @@ class ResourceConfig(Table):
     )
     """Further resource attributes."""
 
+    @field_validator("attributes")
+    @classmethod
+    def _can_be_sent(cls, attributes: dict[str, str | bool | int | float]) -> dict[str, str | bool | int | float]:
+        for name, value in attributes.items():
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError(f"no number of more than 64 bits, as {name} is: write it as a text")
+        return attributes
+
     @field_validator("service_name")
     @classmethod
     def _known_places(cls, template: str) -> str:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from runspan.errors import ConfigError
-from runspan.http import BodyTooLarge, Connection, ConnectionFailed, Reply, retry_after_seconds
+from runspan.http import BodyTooLarge, Connection, ConnectionFailed, Reply
 from runspan.otlp import response
 from runspan.otlp.base import Answer, AnswerKind, EncodedTrace, Exporter
 from runspan.otlp.tls import NO_FILES, TlsFiles
+from runspan.waits import retry_after_seconds
 
 MAX_RESPONSE_BYTES = 1024 * 1024
 

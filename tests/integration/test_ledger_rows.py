@@ -489,6 +489,15 @@ class TestClockAhead:
         assert ahead is not None
         assert (ahead.position_ns, ahead.start_ns, ahead.cursor) == (START_NS - 2 * DAY, START_NS - 2 * DAY, None)
         assert ledger.agent_start_ns(ACCOUNT, "new") is None
+        # One that had begun before the clock went wrong is read from no earlier than that.
+        began_ns = START_NS - DAY
+        ledger.begin_sweep(ACCOUNT, "begun", "poll", window_start_ns=began_ns, window_end_ns=None, position_ns=began_ns)
+        clock.advance(86_400)
+        ledger.note_page(ACCOUNT, "begun", "poll", [], cursor=None, high_ns=START_NS + DAY)
+        assert ledger.rewind(ACCOUNT, **mend) == 1
+        begun = ledger.sweep(ACCOUNT, "begun", "poll")
+        assert begun is not None
+        assert (begun.position_ns, begun.start_ns) == (began_ns, began_ns)
         ledger.agents_listed(ACCOUNT, {"old": None, "newest": None}, listed_ns=START_NS)
         assert ledger.agent_start_ns(ACCOUNT, "newest") is None
         assert ledger.rewind(ACCOUNT, **mend) == 0

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, insert, or_, select, update
 from sqlalchemy.dialects import sqlite
 
 from runspan.ledger.schema import accounts, agents, sweeps
@@ -103,13 +103,10 @@ def rewind(connection: Connection, account: Account, latest_ns: int, start_ns: i
     """See `Ledger.rewind`. What is later than that of agents and their listings is forgotten."""
     of_account = {"platform": account.platform, "tenant": account.tenant}
     late = and_(sweeps.c.kind.in_((POLL, SLOW)), or_(sweeps.c.position_ns > latest_ns, sweeps.c.start_ns > latest_ns))
-    again = {
-        "start_ns": start_ns,
-        "position_ns": start_ns,
-        "window_start_ns": start_ns,
-        "cursor": None,
-        "high_ns": None,
-    }
+    # Where the list began is only as wrong as its position if it is late itself.
+    begin_ns = case((sweeps.c.start_ns > latest_ns, start_ns), else_=sweeps.c.start_ns)
+    position_ns = case((begin_ns > start_ns, begin_ns), else_=start_ns)
+    again = {"start_ns": begin_ns, "position_ns": position_ns, "window_start_ns": position_ns, "cursor": None}
     rewound = connection.execute(update(sweeps).filter_by(**of_account).where(late).values(again)).rowcount
     new = update(agents).filter_by(**of_account).where(agents.c.start_ns > latest_ns)
     connection.execute(new.values(start_ns=None))

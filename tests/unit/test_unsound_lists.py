@@ -128,7 +128,7 @@ def vars_of(locator: Locator) -> Sequence[str | None]:
 def test_lists_that_were_spoiled(part: int, platform: str, data: st.DataObject) -> None:
     answer = data.draw(SPOILED[platform])["detail"]
     figures.note(cases=1)
-    with patch("runspan.sources.casedev.log"):
+    with patch("runspan.sources.names.log"):
         at_once(answered(platform, answer).scopes())
         at_once(answered(platform, answer).open_run_ids())
         for with_content in (False, True):

@@ -153,7 +153,9 @@ def _counts(counts: Sequence[Count]) -> dict[str, str]:
     words: dict[str, list[str]] = {}
     for (source, state), of_state in sorted(by_state.items()):
         of_state.sort(key=lambda count: -count.rows)
-        reasons = [f"{count.rows} {count.reason}" for count in of_state[:MOST_REASONS] if count.reason]
+        numbers = [f"{count.rows} " if len(of_state) > 1 else "" for count in of_state]
+        shown = list(zip(numbers, of_state, strict=True))[:MOST_REASONS]
+        reasons = [f"{number}{count.reason}" for number, count in shown if count.reason]
         if len(of_state) > MOST_REASONS:
             reasons.append("...")
         told = f" ({'; '.join(reasons)})" if reasons else ""

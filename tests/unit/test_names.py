@@ -4,6 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from runspan.errors import RunGone, SourceRefused, SourceUnavailable
+from runspan.sources.base import Scope
 from runspan.sources.names import AgentNames
 from tests.ledgers import SECOND, Clock
 
@@ -16,11 +17,11 @@ class Platform:
         self.failure: Exception | None = None
         self.asked = 0
 
-    async def read(self) -> dict[str, str | None]:
+    async def read(self) -> list[Scope]:
         self.asked += 1
         if self.failure:
             raise self.failure
-        return dict(self.agents)
+        return [Scope(agent_id, name) for agent_id, name in self.agents.items()]
 
 
 @pytest.fixture

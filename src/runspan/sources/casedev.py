@@ -48,7 +48,7 @@ class CaseDev(Source):
         super().__init__(config, http)
         self._root = ("agent", self.config.api_version)
         self._page_size = PageSize(PAGE_SIZE)
-        self._names = AgentNames(config.name, self._read_names)
+        self._names = AgentNames(config.name, self._read_agents)
 
     @staticmethod
     def auth_headers(api_key: str | None) -> dict[str, str]:
@@ -88,14 +88,12 @@ class CaseDev(Source):
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
         """The run's one document; see `Source.fetch`."""
-        locator = ref.locator
-        if locator.agent_name is None:
-            locator = replace(locator, agent_name=await self._names.of(locator.agent_id, locator.created_ns))
+        ref = await self._names.named(ref)
         document = await self.http.get_json((*self._root, "run", ref.run_id, "details"))
-        if locator.agent_id is None:
+        if ref.locator.agent_id is None:
             agent_id = Fields(unwrapped(document), []).text("agentId")
-            locator = replace(locator, agent_id=agent_id, agent_name=await self._names.of(agent_id, None))
-        return RunBody(replace(ref, locator=locator), {"detail": document})
+            ref = await self._names.named(replace(ref, locator=replace(ref.locator, agent_id=agent_id)))
+        return RunBody(ref, {"detail": document})
 
     def read(self, body: RunBody) -> Run:
         """The document as a Run; see `read_run`."""
@@ -123,15 +121,16 @@ class CaseDev(Source):
             return row  # It is asked for again when the run is fetched.
         return replace(row, locator=replace(row.locator, agent_name=name))
 
-    async def _read_names(self) -> dict[str, str | None]:
-        names: dict[str, str | None] = {}
+    async def _read_agents(self) -> list[Scope]:
+        agents: list[Scope] = []
         walk: Walk | None = Walk()
         while walk is not None:
             params = {"limit": PAGE_SIZE, "cursor": walk.cursor}
             answer = Fields(unwrapped(await self.http.get_json((*self._root, "agents"), params)), [])
-            names |= {id: agent.text("name") for agent in answer.children("agents") if (id := agent.identifier("id"))}
+            rows = answer.children("agents")
+            agents += [Scope(agent_id, row.text("name")) for row in rows if (agent_id := row.identifier("id"))]
             walk, _ = following(walk, answer, (), EVER)
-        return names
+        return agents
 
 
 def read_listed(row: Fields) -> Listed | None:

@@ -48,7 +48,7 @@ class ElizaOS(Source):
     def __init__(self, config: SourceConfig, http: Client) -> None:
         super().__init__(config, http)
         self._page_size = PageSize(LIST_LIMIT)
-        self._names = AgentNames(config.name, self._read_names)
+        self._names = AgentNames(config.name, self.scopes)
 
     @staticmethod
     def auth_headers(api_key: str | None) -> dict[str, str]:
@@ -102,10 +102,7 @@ class ElizaOS(Source):
             raise RunGone(f"source {self.config.name}: the server shows no event of run {ref.run_id!r}")
         if ref.locator.agent_id is None:
             ref = await self._with_owner(ref, detail)
-        elif ref.locator.agent_name is None:
-            name = await self._names.of(ref.locator.agent_id, ref.locator.created_ns)
-            ref = replace(ref, locator=replace(ref.locator, agent_name=name))
-        return RunBody(ref, {"detail": detail})
+        return RunBody(await self._names.named(ref), {"detail": detail})
 
     def read(self, body: RunBody) -> Run:
         """See `Source.read`."""
@@ -142,11 +139,8 @@ class ElizaOS(Source):
             for row in rows_of(answer, "agents", f"source {self.config.name}: the list of agents")
             if (agent_id := row.identifier("id"))
         ]
-        self._names.learn({scope.key: scope.agent_name for scope, _ in agents}, asked_ns=asked_ns)
+        self._names.learn([scope for scope, _ in agents], asked_ns=asked_ns)
         return agents
-
-    async def _read_names(self) -> dict[str, str | None]:
-        return {scope.key: scope.agent_name for scope in await self.scopes()}
 
     async def _ask(self, agent_id: str, ref: RunRef, room: str | None) -> Json:
         return await self.http.get_json(["api", "agents", agent_id, "runs", ref.run_id], {"roomId": room})

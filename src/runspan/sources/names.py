@@ -5,12 +5,14 @@ A name is part of a trace, so a run must not be sent without its agent's name on
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
 from runspan.errors import RunGone, RunUnreadable, SourceRefused, SourceUnavailable
+from runspan.model import RunRef
+from runspan.sources.base import Scope
 
 log = structlog.get_logger()
 
@@ -21,17 +23,15 @@ TRIED_AGAIN_NS = 2 * SECOND_NS
 WAITED_FOR_NS = 300 * SECOND_NS
 """Agents that cannot be listed for so long have no names, for now: their runs are worth more than that."""
 
-Names: TypeAlias = Mapping[str, str | None]
-
 
 class AgentNames:
     """Names by agent id, asked for no more often than a run may be of an agent that is newer than the last answer.
 
-    `read` gives the names of all agents there are, and raises as sources do. `now` is the wall clock in nanoseconds.
+    `read` gives all agents there are, and raises as sources do. `now` is the wall clock in nanoseconds.
     """
 
     def __init__(
-        self, source: str, read: Callable[[], Awaitable[Names]], *, now: Callable[[], int] = time.time_ns
+        self, source: str, read: Callable[[], Awaitable[Sequence[Scope]]], *, now: Callable[[], int] = time.time_ns
     ) -> None:
         self._source = source
         self._read = read
@@ -43,11 +43,19 @@ class AgentNames:
         self._tried_ns = 0
         self._turn = asyncio.Lock()
 
-    def learn(self, names: Names, *, asked_ns: int) -> None:
+    def learn(self, agents: Sequence[Scope], *, asked_ns: int) -> None:
         """Take in the names of all agents there were at `asked_ns`."""
-        self._names |= names
+        self._names |= {agent.key: agent.agent_name for agent in agents}
         self._read_ns = asked_ns
         self._failing_since_ns = self._failure = None
+
+    async def named(self, ref: RunRef) -> RunRef:
+        """The run with its agent's name, as far as its agent is known; see `of`."""
+        locator = ref.locator
+        if locator.agent_id is None or locator.agent_name is not None:
+            return ref
+        name = await self.of(locator.agent_id, locator.created_ns)
+        return replace(ref, locator=replace(locator, agent_name=name))
 
     async def of(self, agent_id: str | None, created_ns: int | None) -> str | None:
         """The name of the agent of a run that was created then; None where it has none, or is there no more.

@@ -80,7 +80,7 @@ class Runtype(Source):
     def __init__(self, config: SourceConfig, http: Client) -> None:
         super().__init__(config, http)
         self._page_size = PageSize(PAGE_LIMIT)
-        self._names = AgentNames(config.name, self._read_names)
+        self._names = AgentNames(config.name, self.scopes)
 
     @staticmethod
     def auth_headers(api_key: str | None) -> dict[str, str]:
@@ -102,8 +102,9 @@ class Runtype(Source):
                 if agent_id := row.identifier("id"):
                     scopes[agent_id] = Scope(agent_id, row.text("name"))
             walk, _ = _following(walk, answer)
-        self._names.learn({scope.key: scope.agent_name for scope in scopes.values()}, asked_ns=asked_ns)
-        return tuple(scopes.values())
+        agents = tuple(scopes.values())
+        self._names.learn(agents, asked_ns=asked_ns)
+        return agents
 
     async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
         """One page of an agent's executions; see `Source.page`.
@@ -165,15 +166,9 @@ class Runtype(Source):
         """See `Source.read`."""
         return read_execution(body, self.config)
 
-    async def _read_names(self) -> dict[str, str | None]:
-        return {scope.key: scope.agent_name for scope in await self.scopes()}
-
     async def _detail(self, ref: RunRef) -> tuple[RunRef, Json]:
-        locator = ref.locator
-        if locator.agent_id is not None:
-            if locator.agent_name is None:
-                name = await self._names.of(locator.agent_id, locator.created_ns)
-                ref = replace(ref, locator=replace(locator, agent_name=name))
+        if ref.locator.agent_id is not None:
+            ref = await self._names.named(ref)
             return ref, await self.http.get_json(_execution(ref))
         for scope in await self.scopes():
             found = replace(ref, locator=replace(ref.locator, agent_id=scope.key, agent_name=scope.agent_name))

@@ -45,7 +45,7 @@ def noon_ns() -> int:
 
 @pytest.fixture
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr("runspan.http.ATTEMPTS", 1)
+    monkeypatch.setattr("runspan.sources.client.ATTEMPTS", 1)
     monkeypatch.setattr("runspan.sources.casedev.PAGE_SIZE", 7)
     monkeypatch.setattr("runspan.sources.runtype.PAGE_LIMIT", 7)
     monkeypatch.setattr("runspan.pipeline.backfill.LOOK_SECONDS", 0.01)

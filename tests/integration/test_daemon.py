@@ -40,7 +40,7 @@ def store() -> Iterator[OtlpStore]:
 
 @pytest.fixture
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr("runspan.http.ATTEMPTS", 1)
+    monkeypatch.setattr("runspan.sources.client.ATTEMPTS", 1)
     monkeypatch.setattr("runspan.daemon.daemon.START_SPREAD_SECONDS", 0.02)
     monkeypatch.setattr("runspan.pipeline.line.PAUSE_SECONDS", (0.05, 300.0))
     monkeypatch.setattr("runspan.pipeline.standing.RETRY_FLOOR", timedelta(milliseconds=50))

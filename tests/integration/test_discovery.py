@@ -34,7 +34,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def bench(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr("runspan.http.ATTEMPTS", 1)
+    monkeypatch.setattr("runspan.sources.client.ATTEMPTS", 1)
     monkeypatch.setattr("runspan.sources.casedev.PAGE_SIZE", 3)
     monkeypatch.setattr("runspan.sources.runtype.PAGE_LIMIT", 3)
     bench = Bench(tmp_path / "ledger.db", clock)

@@ -37,7 +37,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def bench(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr("runspan.http.ATTEMPTS", 1)
+    monkeypatch.setattr("runspan.sources.client.ATTEMPTS", 1)
     monkeypatch.setattr("runspan.pipeline.work.BLOCKED_LOOK_SECONDS", 0.01)
     bench = Bench(tmp_path / "ledger.db", clock)
     async with bench.simulator:

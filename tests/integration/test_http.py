@@ -25,16 +25,10 @@ from runspan.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from runspan.http import (
-    ATTEMPTS,
-    HELD_AT_ONCE_BYTES,
-    Client,
-    Connection,
-    encode_path,
-    environment_proxy,
-)
+from runspan.http import HELD_AT_ONCE_BYTES, Connection, environment_proxy
 from runspan.in_flight import InFlight
 from runspan.rate import Limiter
+from runspan.sources.client import ATTEMPTS, Client, encode_path
 from runspan.sources.fields import Fields
 from runspan.waits import FOREVER_SECONDS, pause_asked, retry_after_seconds
 from tests.pipelines import until

@@ -6,12 +6,13 @@ from runspan.config import bind
 from runspan.demo.samples import populate
 from runspan.demo.simulator import Simulator
 from runspan.demo.world import SECOND_NS, World
-from runspan.http import Client, Connection
+from runspan.http import Connection
 from runspan.model import Locator, RunRef
 from runspan.otlp.encode import encode
 from runspan.projection import ProjectionSettings, project
 from runspan.rate import Limiter
 from runspan.sources import platforms, registry
+from runspan.sources.client import Client
 from tests.integration.test_sources_conformance import NOW_NS, NoQuota, no_sleep
 from tests.otlp_validator import Rules, faults
 

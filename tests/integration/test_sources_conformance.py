@@ -26,13 +26,14 @@ from runspan.demo.samples import casedev_run, elizaos_run, flowyble_run, runtype
 from runspan.demo.simulator import Simulator
 from runspan.demo.world import SECOND_NS, World, WorldAgent, WorldRun
 from runspan.errors import RunGone, RunspanError, RunUnreadable, SourceRefused, SourceUnavailable
-from runspan.http import Client, Connection
+from runspan.http import Connection
 from runspan.model import Locator, Run, RunBody, RunRef, RunStatus
 from runspan.pipeline import discovery
 from runspan.projection import ProjectionSettings, project
 from runspan.rate import Limiter
 from runspan.sources import platforms, registry
 from runspan.sources.base import Listed, Page, Scope, Source, Window
+from runspan.sources.client import Client
 from runspan.trace import Trace
 from tests.unit.test_goldens import FIXTURES, source_of
 

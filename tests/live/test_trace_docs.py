@@ -21,7 +21,6 @@ import pytest
 from rich.console import Console
 
 from runspan.cli.waterfall import Waterfall
-from runspan.http import Client
 from runspan.model import Locator, Run, RunBody, RunRef
 from runspan.otlp.base import Answer, AnswerKind, Exporter
 from runspan.otlp.encode import encode
@@ -29,6 +28,7 @@ from runspan.otlp.http import HttpExporter
 from runspan.otlp.presets import PRESETS
 from runspan.projection import ProjectionSettings, project
 from runspan.sources import registry
+from runspan.sources.client import Client
 from runspan.trace import Trace
 from tests.live import trace_docs
 from tests.live.jaeger import Jaeger

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from runspan.http import Client
+from runspan.sources.client import Client
 
 Answer = Callable[[str, dict[str, Any]], Any]
 

@@ -15,12 +15,12 @@ from typing import Any, cast
 import pytest
 
 from runspan.errors import RunUnreadable
-from runspan.http import Client
 from runspan.model import Locator, RunBody, RunRef, RunStatus
 from runspan.projection import ProjectionSettings, project
 from runspan.projection.text import trace_text
 from runspan.sources import registry
 from runspan.sources.base import Source
+from runspan.sources.client import Client
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CASES = sorted([*FIXTURES.glob("*/*.json"), *FIXTURES.glob("*/observed/detail-*.json")])

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from runspan.config import bind
 from runspan.demo.samples import casedev_run, elizaos_run, flowyble_run, runtype_execution
 from runspan.errors import RunspanError
-from runspan.http import encode_path
 from runspan.model import Json, Locator, RunRef
 from runspan.sources import platforms, registry
 from runspan.sources.base import Page, Scope, Source, Window
+from runspan.sources.client import encode_path
 from runspan.sources.fields import MAX_INTEGER
 from tests import figures
 from tests.unit.scripted import ScriptedClient

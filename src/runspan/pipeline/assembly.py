@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from runspan import otlp
 from runspan.config import Config, ContentConfig, PricesConfig, SourceConfig
 from runspan.errors import ConfigError
-from runspan.http import LONGEST_INLINE_WAIT_SECONDS, Client, Connection, ConnectionFailed
+from runspan.http import Connection, ConnectionFailed
 from runspan.in_flight import InFlight
 from runspan.ledger import Ledger, RowState
 from runspan.otlp.base import Exporter
@@ -25,6 +25,7 @@ from runspan.published_prices import published
 from runspan.rate import Budget, Limiter, jitter_seconds, spacing_ns
 from runspan.sources import registry
 from runspan.sources.base import Source
+from runspan.sources.client import LONGEST_INLINE_WAIT_SECONDS, Client
 
 SOURCE_TIMEOUT_SECONDS = 60.0
 

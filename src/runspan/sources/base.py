@@ -1,7 +1,7 @@
 """The contract of a source: how runs of one platform are found, fetched and read.
 
 A platform is one module with one subclass of `Source`, registered in `runspan.sources` or by a package through the
-entry-point group `runspan.sources`. Finding and fetching talk to the platform through `runspan.http`; `read` is pure.
+entry-point group `runspan.sources`. Finding and fetching talk to the platform through its `Client`; `read` is pure.
 """
 
 from abc import ABC, abstractmethod
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from runspan.config import SourceConfig
-from runspan.http import Client
 from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
+from runspan.sources.client import Client
 
 
 @dataclass(frozen=True, slots=True)

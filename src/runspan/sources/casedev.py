@@ -11,11 +11,11 @@ from typing import ClassVar
 
 from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
-from runspan.http import Client
 from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
 from runspan.sources.answers import PageSize, Walk, rows_of, unwrapped, walk_on
 from runspan.sources.base import Listed, Page, Scope, Source, Window
 from runspan.sources.casedev_run import StepTime, read_run, status_of
+from runspan.sources.client import Client
 from runspan.sources.fields import Fields
 from runspan.sources.names import AgentNames
 

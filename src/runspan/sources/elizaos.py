@@ -11,10 +11,10 @@ from typing import ClassVar, NamedTuple, cast
 
 from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
-from runspan.http import Client
 from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
 from runspan.sources.answers import PageSize, rows_of, unwrapped
 from runspan.sources.base import Listed, Page, Scope, Source, Window
+from runspan.sources.client import Client
 from runspan.sources.elizaos_events import IGNORED_STATUSES, STATUSES, event_kind, read_run
 from runspan.sources.fields import MS_NS, Fields
 from runspan.sources.names import AgentNames

@@ -13,7 +13,6 @@ from pydantic import model_validator
 
 from runspan.config import SourceConfig, refusal, refuse
 from runspan.errors import AnswerTooLarge, RunGone, RunUnreadable, SourceUnavailable
-from runspan.http import Client
 from runspan.model import (
     NO_CONTENT,
     NO_USAGE,
@@ -34,6 +33,7 @@ from runspan.model import (
 from runspan.sources import runlist
 from runspan.sources.answers import TOOL_CALL, find_traceparent, rows_of, unwrapped
 from runspan.sources.base import Listed, Page, Scope, Source, Window
+from runspan.sources.client import Client
 from runspan.sources.fields import Fields, canonical, in_order
 
 STATUSES = {

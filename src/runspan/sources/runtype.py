@@ -13,7 +13,6 @@ from typing import ClassVar, Literal, cast
 
 from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
-from runspan.http import Client
 from runspan.model import (
     AttributeValue,
     Content,
@@ -30,6 +29,7 @@ from runspan.model import (
 )
 from runspan.sources.answers import PageSize, Walk, as_text, find_traceparent, rows_of, unwrapped, walk_on
 from runspan.sources.base import Listed, Page, Scope, Source, Window
+from runspan.sources.client import Client
 from runspan.sources.fields import MAX_ROWS, MS_NS, SECOND_NS, Fields, in_order
 from runspan.sources.names import AgentNames
 from runspan.sources.runtype_iterations import read_cost, read_iterations, read_usage, said

@@ -126,6 +126,20 @@ def test_a_plain_header_may_stand_as_it_is() -> None:
     assert destination.revealed_headers() == {"x-scope-orgid": "team-a"}
 
 
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("host", ["192.0.2.2", "collector", "localhost.example.com", "[2001:db8::1]"])
+def test_a_header_by_reference_goes_by_plain_http_only_where_that_is_allowed(host: str, protocol: str) -> None:
+    values = {"protocol": protocol, "endpoint": f"http://{host}:4318", "headers": {"x-team": "env:RUNSPAN_TEST_KEY"}}
+    told = refusals(DestinationConfig, values)
+    assert list(told) == ["endpoint"]
+    assert "plain http shows the header x-team" in told["endpoint"]
+    assert DestinationConfig.model_validate({**values, "allow_http": True}).headers
+    assert DestinationConfig.model_validate({**values, "endpoint": f"https://{host}:4318"}).headers
+    # As collectors in a cluster are reached.
+    assert DestinationConfig.model_validate({**values, "headers": {"x-scope-orgid": "team-a"}}).headers
+    assert DestinationConfig.model_validate({**values, "endpoint": "http://127.0.0.1:4318"}).headers
+
+
 @pytest.mark.parametrize(
     ("endpoint", "traces_url"),
     [

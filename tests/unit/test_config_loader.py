@@ -258,7 +258,7 @@ def test_the_otlp_variables_are_honoured(load: Any) -> None:
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
             "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc",
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://general:4317",
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://traces:4317",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://traces:4317",
             "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20hunter2, x-a = b",
             "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
             "OTEL_EXPORTER_OTLP_CERTIFICATE": "/ca.pem",
@@ -266,13 +266,22 @@ def test_the_otlp_variables_are_honoured(load: Any) -> None:
             "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY": "/key.pem",
         },
     ).destination
-    assert (destination.protocol, destination.endpoint) == ("grpc", "http://traces:4317")
+    assert (destination.protocol, destination.endpoint) == ("grpc", "https://traces:4317")
     assert destination.revealed_headers() == {"authorization": "Bearer hunter2", "x-a": "b"}
     assert "hunter2" not in repr(destination)
     assert destination.compression == "none"
     assert [destination.ca_file, destination.client_cert, destination.client_key] == [
         Path("/ca.pem"), Path("/cert.pem"), Path("/key.pem"),
     ]  # fmt: skip
+
+
+def test_headers_of_the_otlp_variables_go_by_plain_http_only_where_that_is_allowed(load: Any, complaint: Any) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel:1", "OTEL_EXPORTER_OTLP_HEADERS": "x-team=hunter2"}
+    assert complaint("", environ) == (
+        "OTEL_EXPORTER_OTLP_ENDPOINT: `endpoint` in [destination]: plain http shows the header x-team to everyone "
+        "on the way: use https, or set allow_http = true in [destination]"
+    )
+    assert load("", environ | {"RUNSPAN_DESTINATION__ALLOW_HTTP": "true"}).destination.allow_http
 
 
 def test_the_otlp_variables_do_not_speak_of_a_file(load: Any) -> None:

@@ -1,6 +1,7 @@
 """`[destination]`: where traces go."""
 
 import re
+import urllib.parse
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -8,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from runspan.config.table import Table, refusal, refuse
-from runspan.config.urls import BaseUrl, WebUrl, base_url
+from runspan.config.urls import BaseUrl, WebUrl, base_url, is_loopback
 from runspan.quantities import Duration
 from runspan.secrets import Secret
 
@@ -37,6 +38,9 @@ class DestinationConfig(Table):
     endpoint: str = Field(default="", validate_default=True, examples=["http://localhost:4318"])
     """The URL of the OTLP receiver; /v1/traces is added unless its path ends in /traces. For file: a path. For sdk: an
     exporter's entry-point name. Default: http://localhost:4318, for grpc http://localhost:4317."""
+    allow_http: bool = False
+    """Allow headers that are references to go by plain http (grpc: without TLS) to a host beyond loopback: what they
+    hold then travels in the clear."""
     preset: Literal["jaeger", "tempo", "phoenix", "langfuse", "generic"] = "jaeger"
     """What is known of the backend (limits, attribute names): jaeger, tempo, phoenix, langfuse or generic."""
     conventions: tuple[Literal["gen_ai", "openinference", "langfuse"], ...] | None = Field(
@@ -50,7 +54,7 @@ class DestinationConfig(Table):
         default_factory=dict[str, HeaderValue], examples=[{"authorization": "env:OTLP_AUTH", "x-scope-orgid": "team-a"}]
     )
     """Sent with each request. A value may be a reference (env:NAME, file:/path); one whose name contains auth, key,
-    token, secret or cookie must be."""
+    token, secret or cookie must be. All of OTEL_EXPORTER_OTLP_HEADERS count as references."""
     timeout: Duration = timedelta(seconds=10)
     """How long one request may take."""
     max_span_age: Duration | None = Field(default=None, examples=["30d"])
@@ -124,6 +128,20 @@ class DestinationConfig(Table):
     def _key_has_certificate(self) -> "DestinationConfig":
         if self.client_key and not self.client_cert:
             refuse([refusal(("client_key",), "set client_cert too: a key alone proves nothing")])
+        return self
+
+    @model_validator(mode="after")
+    def _secrets_stay_home(self) -> "DestinationConfig":
+        # query_url gets headers only where its origin is the endpoint's.
+        parts = urllib.parse.urlsplit(self.endpoint)
+        in_clear = self.protocol in DEFAULT_ENDPOINTS and parts.scheme == "http"
+        secrets = [name for name, value in self.headers.items() if isinstance(value, Secret)]
+        if in_clear and secrets and not self.allow_http and not is_loopback(parts.hostname or ""):
+            text = (
+                f"plain http shows the header {secrets[0]} to everyone on the way: use https, "
+                "or set allow_http = true in [destination]"
+            )
+            refuse([refusal(("endpoint",), text)])
         return self
 
     @property

@@ -144,6 +144,30 @@ def test_a_damaged_ledger_ends_with_4(tmp_path: Path) -> None:
     assert [line for line in ended.stdout.splitlines() if line.startswith("failed  ledger")]
 
 
+# A name too long cannot be looked for, nor can any in a folder that is closed; root may look into those.
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check",),
+        ("show", "--source", "case-prod", "run_1"),
+        ("backfill", "--source", "case-prod", "--since", "1d", "--dry-run"),
+        ("backfill", "--source", "case-prod", "--since", "1d"),
+        ("runs",),
+    ],
+    ids=" ".join,
+)
+def test_a_ledger_that_cannot_be_looked_for_ends_with_4(command: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 300)
+    (tmp_path / "config.toml").write_text(
+        f'[ledger]\nurl = "sqlite:///{path}"\n{SOURCE}base_url = "http://127.0.0.1:1"\n'
+    )
+    ended = runspan(command[0], "-c", "config.toml", *command[1:], folder=tmp_path)
+    told = f"the ledger at {path} cannot be reached (File name too long); check the path and its permissions"
+    assert ended.returncode == 4, ended.stderr
+    assert told in (ended.stdout if command == ("check",) else ended.stderr)
+    assert ended.stderr.count("\n") == (0 if command == ("check",) else 1)
+
+
 def test_schema_tells_every_platforms_keys(tmp_path: Path) -> None:
     schema = json.loads(runspan("schema", folder=tmp_path).stdout)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"

@@ -110,10 +110,10 @@ def _prices(wanted: str) -> str:
 
 def _ledger(config: LedgerConfig) -> str:
     from runspan.ledger import Ledger
-    from runspan.ledger.store import path_of
+    from runspan.ledger.store import is_there, path_of
 
     path = path_of(config.url)
-    if path and not path.exists():
+    if path and not is_there(path):
         folder = next(parent for parent in path.parents if parent.exists())
         if not os.access(folder, os.W_OK | os.X_OK):
             raise LedgerUnusable(f"{path} does not exist, and this user cannot create it in {folder}")

@@ -103,9 +103,12 @@ class Ledger:
 
     @staticmethod
     def exists(url: str) -> bool:
-        """Whether there is a ledger file at `url` already. Raises ConfigError for a URL that is none."""
+        """Whether there is a ledger file at `url` already.
+
+        Raises ConfigError for a URL that is none, LedgerUnusable where its place cannot be reached.
+        """
         path = store.path_of(url)
-        return path is not None and path.exists()
+        return path is not None and store.is_there(path)
 
     @property
     def folder(self) -> Path | None:

@@ -86,7 +86,7 @@ def open_store(url: str, *, read_only: bool, must_exist: bool) -> Store:
         return Store(engine, None, created=True)
     with explained(path):
         created = False
-        if not path.exists():
+        if not is_there(path):
             if read_only or must_exist:
                 raise LedgerUnusable(
                     f"there is no ledger at {path}; `runspan run` or `runspan backfill` creates it, "
@@ -124,6 +124,16 @@ def path_of(url: str) -> Path | None:
     return expanded(parsed.database).resolve()
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file. Raises LedgerUnusable where that cannot be told, as in a folder closed to us."""
+    with explained(path):
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+
 def _engine(database: str, pool: type[Pool]) -> Engine:
     """An engine on `database`, in SQLite's URI form."""
 
@@ -153,7 +163,7 @@ def _create(path: Path) -> bool:
     So an empty file at `path` is always a damaged ledger, never one that is being made.
     """
     wal = path.with_name(path.name + "-wal")
-    if wal.exists() and not path.exists():
+    if is_there(wal) and not is_there(path):
         raise LedgerUnusable(
             f"there is no ledger at {path}, but its write-ahead log {wal.name} is there; "
             f"restore both from a backup, or remove the log too to start anew"

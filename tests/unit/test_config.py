@@ -154,6 +154,30 @@ def test_where_traces_are_posted_to(endpoint: str, traces_url: str) -> None:
     assert DestinationConfig(endpoint=endpoint).traces_url == traces_url
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("sqlite://", "names no file"),
+        ("sqlite:///", "names no file"),
+        ("sqlite:/// ", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("sqlite+pysqlite:///:memory:", "names no file"),
+        ("sqlite:////var/ledger.db?mode=memory&uri=true", "no options"),
+        ("sqlite:///file:x?mode=memory&uri=true", "no options"),
+        ("sqlite://var/ledger.db", "four slashes"),
+    ],
+)
+def test_a_ledger_that_would_be_forgotten_is_refused(url: str, told: str) -> None:
+    refused = refusals(LedgerConfig, {"url": url})["url"]
+    assert told in refused
+    assert "write sqlite:////path/to/ledger.db" in refused
+
+
+@pytest.mark.parametrize("url", ["sqlite:///ledger.db", "sqlite:////var/ledger.db", "sqlite:///~/ledger.db"])
+def test_a_ledger_is_a_file(url: str) -> None:
+    assert LedgerConfig(url=url).url == url
+
+
 NO_HOSTS = [
     "exämple..de", "😀😀", "a..b", "a" * 64, f"{'a' * 64}.com", ".a", "exa mple", "a\0b", "a\nb", "%00", "*", "a;b",
     f"{'a.' * 127}de",

@@ -53,6 +53,22 @@ class LedgerConfig(Table):
             raise ValueError("a password does not stand in the ledger's URL: use PGPASSWORD or a ~/.pgpass file")
         return url
 
+    @field_validator("url")
+    @classmethod
+    def _is_a_file(cls, url: str) -> str:
+        scheme, _, place = url.partition("://")
+        if scheme.partition("+")[0] == "sqlite":
+            remedy = "write sqlite:////path/to/ledger.db"
+            host, _, path = place.partition("/")
+            if host:
+                raise ValueError(f"an absolute path makes four slashes, a relative one three: {remedy}")
+            if "?" in path:
+                raise ValueError(f"no options stand behind the path: {remedy}")
+            if path.strip() in ("", ":memory:"):
+                # SQLite would keep it in memory: every start would then send again what the last one sent.
+                raise ValueError(f"names no file: {remedy}, or leave the key out")
+        return url
+
 
 def _is_bindable(host: str) -> bool:
     """A host as it stands before a port: an IPv6 address in brackets, no other."""

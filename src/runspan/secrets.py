@@ -9,11 +9,14 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from runspan import files
 from runspan.errors import ConfigError
 from runspan.home import expanded
 from runspan.projection.redaction import redact
 
 MASK = "[secret]"
+MAX_BYTES = 64 * 1024
+"""No secret is larger: it goes into a header."""
 _SHORTEST_MASKED = 4
 """A shorter secret would turn up by chance, and masking it everywhere would spell it out."""
 
@@ -68,7 +71,7 @@ class Secret:
                 raise ConfigError(f"the environment variable {where} is not set")
             return os.environ[where]
         try:
-            return expanded(where).read_text(encoding="utf-8")
+            return files.read_regular(expanded(where), MAX_BYTES).decode()
         except OSError as error:
             raise ConfigError(f"cannot read {self.reference}: {error.strerror}") from None
         except UnicodeDecodeError:

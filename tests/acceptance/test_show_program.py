@@ -49,6 +49,12 @@ def test_all_answers_of_a_run_make_the_whole_trace(tmp_path: Path) -> None:
     assert "execute_tool search_docs" in shown.stdout
 
 
+def test_a_file_without_end_is_said_in_one_line(tmp_path: Path) -> None:
+    shown = runspan("show", "--platform", "casedev", "--file", "/dev/zero", "run_1", folder=tmp_path)
+    told = "cannot read /dev/zero: it has more than 128,000,000 bytes: is this the right file?\n"
+    assert (shown.returncode, shown.stderr) == (2, told)
+
+
 @pytest.mark.parametrize("body", ["", "{", '["a"]', '{"detail": 3}', "null", "[" * 5000 + "]" * 5000])
 def test_what_is_no_run_is_said_in_one_line(body: str, tmp_path: Path) -> None:
     (tmp_path / "saved.json").write_text(body)

@@ -1,4 +1,5 @@
 import json
+import os
 import time
 import tomllib
 from collections.abc import Mapping
@@ -201,6 +202,19 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for name, reason in (("none.toml", "runspan init"), ("latin.toml", "not UTF-8"), ("", "Is a directory")):
         with pytest.raises(ConfigError, match=reason):
             loader.load(tmp_path / name, platforms=PLATFORMS, environ={})
+
+
+def test_a_file_without_end_is_refused_and_a_pipe_is_read(load: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^cannot read /dev/zero: it has more than 16,777,216 bytes"):
+        loader.load(Path("/dev/zero"), platforms=PLATFORMS, environ={})
+    # As a shell makes one of <(...).
+    reader, writer = os.pipe()
+    os.write(writer, b'[log]\nlevel = "debug"\n')
+    os.close(writer)
+    try:
+        assert loader.load(Path(f"/dev/fd/{reader}"), platforms=PLATFORMS, environ={}).log.level == "debug"
+    finally:
+        os.close(reader)
 
 
 def test_layers_go_over_each_other(load: Any) -> None:

@@ -58,3 +58,5 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is not UTF-8 text"):
         read_ids(tmp_path / "binary")
+    with pytest.raises(ConfigError, match=r"cannot read --ids-file /dev/zero: it has more than 67,108,864 bytes"):
+        read_ids(Path("/dev/zero"))

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -45,6 +46,28 @@ def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Secret("env:RUNSPAN_TEST_KEY").reveal()
     with pytest.raises(ConfigError, match=f"file:{tmp_path}/none: No such file"):
         Secret(f"file:{tmp_path}/none").reveal()
+
+
+def test_only_a_small_regular_file_is_read(tmp_path: Path) -> None:
+    # Who opened the pipe, or read the device to its end, would never come back.
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"k" * (64 * 1024 + 1))
+    for path, reason in (
+        (tmp_path / "pipe", "it is no regular file"),
+        (tmp_path / "link", "it is no regular file"),
+        (Path("/dev/zero"), "it is no regular file"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "large", "it has more than 65,536 bytes"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^cannot read file:{path}: {reason}"):
+            Secret(f"file:{path}").reveal()
+
+
+def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("first")
+    (tmp_path / "link").symlink_to(tmp_path / "key")
+    assert Secret(f"file:{tmp_path}/link").reveal() == "first"
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"one\ntwo", b"caf\xc3\xa9", b"\xff\xfe", b"nul\0"])

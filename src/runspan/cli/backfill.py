@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from runspan import files
 from runspan.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED, screen
 from runspan.cli.options import ConfigFile, Since, Until, instant_ns, load_config
 from runspan.config import Config
@@ -30,6 +30,8 @@ from runspan.rate import MemoryBudget
 log = structlog.get_logger()
 
 LOG_EVERY_SECONDS = 10.0
+MAX_IDS_BYTES = 64 * 1024 * 1024
+"""Over a million ids."""
 MOST_LINES = 20
 """Of reasons, and of problems: each run may have its own."""
 
@@ -113,7 +115,7 @@ async def _backfill(config: Config, name: str, request: Request, *, dry_run: boo
 def read_ids(file: Path) -> tuple[tuple[str, Locator], ...]:
     """The ids of a file: bare, or as JSON objects with `id`, `agent`, `room`. Raises ConfigError with the line."""
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        text = files.read_input(file, MAX_IDS_BYTES).decode()
     except OSError as error:
         raise ConfigError(f"cannot read --ids-file {file}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from enum import StrEnum
@@ -11,6 +10,7 @@ from typing import Annotated, cast
 
 import typer
 
+from runspan import files
 from runspan.cli.options import OptionalConfigFile, load_config
 from runspan.cli.screen import plain
 from runspan.cli.waterfall import print_trace
@@ -29,6 +29,8 @@ from runspan.sources import platforms
 from runspan.sources.answers import unwrapped
 from runspan.trace import Trace
 
+MAX_FILE_BYTES = 128_000_000
+"""As much as all the bodies of one run may have together."""
 SELF_HOSTED = "http://localhost:3000"
 ID_NAMES = ("runId", "executionId", "id")
 """Under which of these names the vendors' answers hold the run's id: at the top, in an envelope, in its summary."""
@@ -71,7 +73,7 @@ def show(
 def of_file(file: Path, platform: str, run_id: str | None = None) -> Trace:
     """The trace of a bare vendor body. Raises ConfigError for what is no JSON, RunUnreadable for what is no run."""
     try:
-        document = parsed(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
+        document = parsed(files.read_input(file, MAX_FILE_BYTES))
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
     except ValueError:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails
 
+from runspan import files
 from runspan.config import DEFAULT_ENDPOINTS, Config, Platforms, bind
 from runspan.config.environment import otel_variables, runspan_variables
 from runspan.errors import ConfigError
@@ -25,6 +26,8 @@ from runspan.quantities import Rate, Start, format_duration
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Where a value stands: `("source", 0, "settle")`."""
 
+MAX_BYTES = 16 * 1024 * 1024
+"""Of the file; it may be a pipe, as a shell makes of `<(...)`."""
 DEEPEST_KEY = 16
 """Whatever lies deeper is none of ours; its line is that of what holds it."""
 
@@ -167,7 +170,7 @@ def _paths(node: Any, above: KeyPath = ()) -> Iterator[KeyPath]:
 
 def _read(path: Path) -> Layer:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = files.read(path, MAX_BYTES).decode()
         values = tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: `runspan init` writes one") from None

@@ -6,6 +6,8 @@ itself forgets once it is given a transport.
 """
 
 import asyncio
+import contextlib
+import ipaddress
 import os
 import re
 import ssl
@@ -81,6 +83,8 @@ class Connection:
         self._total_seconds = total_seconds
         context = _tls_context(ca_file, client_cert, client_key)
         proxy = environment_proxy(base_url)
+        via = httpx.Proxy(proxy) if proxy else None
+        self._way = f"through the proxy {via.url.netloc.decode()}: " if via else ""
 
         # Both httpx and aiohttp would carry one answer's cookies into the next request.
         def session() -> aiohttp.ClientSession:
@@ -89,7 +93,7 @@ class Connection:
             )
 
         self._client = httpx.AsyncClient(
-            transport=AiohttpTransport(verify=context, proxy=httpx.Proxy(proxy) if proxy else None, client=session),
+            transport=AiohttpTransport(verify=context, proxy=via, client=session),
             timeout=httpx.Timeout(timeout_seconds),
             headers={"user-agent": USER_AGENT},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
@@ -121,7 +125,7 @@ class Connection:
                     await on_answer()
                 reply = Reply(response.status_code, dict(response.headers), await self._read(response, deadline))
         except (httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise ConnectionFailed(_describe(error), tls=_is_tls(error)) from None
+            raise ConnectionFailed(self._way + _describe(error), tls=_is_tls(error)) from None
         log.debug(
             f"{method} {self.base_url}{path} answered {reply.status}",
             action="request_answered",
@@ -193,8 +197,11 @@ def environment_proxy(url: str) -> str | None:
     """
     parts = urllib.parse.urlsplit(url)
     proxies = urllib.request.getproxies()
-    # proxy_bypass honours NO_PROXY with and without a port.
-    if urllib.request.proxy_bypass(parts.hostname or "") or urllib.request.proxy_bypass(parts.netloc):
+    host = parts.hostname or ""
+    # proxy_bypass honours NO_PROXY with and without a port, but knows no networks.
+    if urllib.request.proxy_bypass(host) or urllib.request.proxy_bypass(parts.netloc):
+        return None
+    if _is_in_network(host, proxies.get("no", "")):
         return None
     kind = parts.scheme if proxies.get(parts.scheme) else "all"
     proxy = proxies.get(kind)
@@ -206,6 +213,15 @@ def environment_proxy(url: str) -> str | None:
         variable = f"{kind}_proxy" if os.environ.get(f"{kind}_proxy") else f"{kind}_proxy".upper()
         raise ConfigError(f"the environment variable {variable} is no proxy's URL: write http://host:port")
     return proxy
+
+
+def _is_in_network(host: str, networks: str) -> bool:
+    """Whether a host is an address of one of the networks, such as `10.0.0.0/8,fd00::/8`; no name is looked up."""
+    for network in networks.split(","):
+        with contextlib.suppress(ValueError):
+            if "/" in network and ipaddress.ip_address(host) in ipaddress.ip_network(network.strip(), strict=False):
+                return True
+    return False
 
 
 def _is_proxy(url: str) -> bool:

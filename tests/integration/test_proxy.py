@@ -11,7 +11,7 @@ import grpc
 import pytest
 import trustme
 
-from runspan.http import Connection, ConnectionFailed
+from runspan.http import Connection, ConnectionFailed, environment_proxy
 from runspan.otlp.base import AnswerKind, Exporter
 from runspan.otlp.grpc import GrpcExporter
 from runspan.otlp.http import HttpExporter
@@ -147,6 +147,22 @@ class TestProxy:
             monkeypatch.setenv("NO_PROXY", exempt.format(port=port_of(store, protocol)))
             assert (await answer_of(exporter_to(store, protocol))).kind is AnswerKind.ACCEPTED
 
+    @pytest.mark.parametrize(
+        ("exempt", "host", "is_exempt"),
+        [
+            ("127.0.0.0/8", "127.0.0.1", True),
+            ("x/y,,/, 10.1.2.3/8", "10.9.9.9", True),
+            ("10.0.0.0/8,fd00::/8", "[fd00::1]", True),
+            ("10.0.0.0/8", "11.0.0.1", False),
+            ("10.0.0.0/8", "[fd00::1]", False),
+            ("0.0.0.0/0", "localhost", False),
+        ],
+    )
+    def test_no_proxy_may_name_networks(self, monkeypatch, exempt, host, is_exempt):
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        monkeypatch.setenv("NO_PROXY", exempt)
+        assert (environment_proxy(f"http://{host}:4318") is None) is is_exempt
+
     @both
     async def test_proxy_of_the_other_scheme_is_not_used(self, monkeypatch, protocol):
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
@@ -159,6 +175,8 @@ class TestProxy:
         with OtlpStore(with_grpc=True) as store:
             answer = await answer_of(exporter_to(store, protocol))
             assert answer.kind is AnswerKind.RETRY
+            # Who was not there is the proxy, and not the destination.
+            assert ("127.0.0.1:1: Failed" if protocol == "grpc" else "through the proxy 127.0.0.1:1: ") in answer.reason
             assert "canary" not in answer.reason
             assert store.requests == []
 

@@ -298,6 +298,17 @@ def test_headers_of_the_otlp_variables_go_by_plain_http_only_where_that_is_allow
     assert load("", environ | {"RUNSPAN_DESTINATION__ALLOW_HTTP": "true"}).destination.allow_http
 
 
+@pytest.mark.parametrize(
+    "text", ["hunter2", "a=b,hunter2", "=hunter2", "a=", "a=hunter2%0Ax-evil: 1", "a=hunter2%C3%A9"]
+)
+def test_otlp_headers_that_are_none_are_told_at_once(text: str, load: Any, complaint: Any) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": text}
+    assert complaint("", environ) == (
+        "OTEL_EXPORTER_OTLP_HEADERS: write name=value, with commas between headers; a value is plain ASCII, with %xx"
+    )
+    assert load('[destination]\nprotocol = "file"\nendpoint = "traces.jsonl"\n', environ).destination.headers == {}
+
+
 def test_the_otlp_variables_do_not_speak_of_a_file(load: Any) -> None:
     text = '[destination]\nprotocol = "file"\nendpoint = "traces.jsonl"\n'
     destination = load(text, {"OTEL_EXPORTER_OTLP_HEADERS": "a=b"}).destination

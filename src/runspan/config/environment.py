@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runspan.config import Config, Table
+from runspan.errors import ConfigError
 from runspan.secrets import Secret
 
 PREFIX = "RUNSPAN_"
@@ -55,7 +56,7 @@ def runspan_variables(environ: Mapping[str, str]) -> Variables:
 def otel_variables(environ: Mapping[str, str]) -> Variables:
     """What `OTEL_EXPORTER_OTLP_*` sets; the variant for traces goes before the general one.
 
-    The headers' values are secrets from here on, since most of them are.
+    The headers' values are secrets from here on, since most of them are. Raises ConfigError where they are no headers.
     """
     found = Variables()
     for key, suffix in (
@@ -94,5 +95,14 @@ def _milliseconds(text: str, name: str) -> str:
 
 
 def _headers(text: str, name: str) -> dict[str, Secret]:
-    pairs = (pair.partition("=") for pair in text.split(",") if pair.strip())
-    return {key.strip(): Secret.known(urllib.parse.unquote(value.strip()), name) for key, _, value in pairs}
+    headers: dict[str, Secret] = {}
+    for pair in filter(str.strip, text.split(",")):
+        key, _, encoded = pair.partition("=")
+        value = urllib.parse.unquote(encoded.strip())
+        if not (key.strip() and value and value.isascii() and value.isprintable()):
+            # Not quoted: a credential may stand where its name is missing.
+            raise ConfigError(
+                f"{name}: write name=value, with commas between headers; a value is plain ASCII, with %xx"
+            )
+        headers[key.strip()] = Secret.known(value, name)
+    return headers

@@ -59,9 +59,9 @@ def load(
         Layer(overrides or {}, lambda _: "command line"),
     ]
     values = _merge(layers)
-    otel = otel_variables(environ)
     # A file or an SDK exporter is no OTLP receiver: the variables speak of something else.
     if _children(values.get("destination")).get("protocol", "http/protobuf") in DEFAULT_ENDPOINTS:
+        otel = otel_variables(environ)
         layers.insert(0, Layer(otel.values, lambda path: otel.names.get(_names(path), "environment")))
         values = _merge(layers)
     model = bind(platforms)

@@ -277,7 +277,9 @@ def test_a_client_key_needs_its_certificate() -> None:
     ],
 )
 def test_what_is_no_ledger_url(url: str) -> None:
-    assert "hunter2" not in refusals(LedgerConfig, {"url": url})["url"]
+    # No other ledger exists, so none is offered; nor is what may be a password repeated.
+    told = refusals(LedgerConfig, {"url": url})["url"]
+    assert told.removeprefix("Value error, ") == "write sqlite:////path/to/ledger.db: a ledger is a file of SQLite"
 
 
 def test_the_ledger_stands_in_the_users_state_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import os
 import re
 import string
-import urllib.parse
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Union
 
@@ -30,7 +29,7 @@ class LedgerConfig(Table):
     """The durable table of runs, positions and jobs."""
 
     url: str = Field(default_factory=default_ledger_url, examples=["sqlite:////var/lib/runspan/ledger.db"])
-    """Where the ledger is: sqlite:///path (an absolute path makes four slashes) or postgresql+psycopg://host/name.
+    """Where the ledger is: sqlite:///path (an absolute path makes four slashes).
     Default: ledger.db in the user's state directory, ~/.local/state/runspan."""
     retention: Duration = timedelta(days=90)
     """How long exported, skipped and gone runs are remembered. Must exceed each source's lookback + open_for, or a
@@ -38,35 +37,21 @@ class LedgerConfig(Table):
 
     @field_validator("url")
     @classmethod
-    def _no_password(cls, url: str) -> str:
-        scheme, separator, _ = url.partition("://")
-        if not separator or scheme.partition("+")[0] not in ("sqlite", "postgresql"):
-            raise ValueError("write sqlite:///path or postgresql+psycopg://host/name")
+    def _is_a_file(cls, url: str) -> str:
+        remedy = "write sqlite:////path/to/ledger.db"
+        scheme, separator, place = url.partition("://")
+        if not separator or scheme.partition("+")[0] != "sqlite":
+            raise ValueError(f"{remedy}: a ledger is a file of SQLite")
         if not url.isprintable():
             raise ValueError("a path or URL has no line breaks or control characters")
-        try:
-            password = urllib.parse.urlsplit(url).password
-        except ValueError:
-            # Its words quote what may hold a password.
-            raise ValueError("not a URL: write sqlite:///path or postgresql+psycopg://host/name") from None
-        if password is not None:
-            raise ValueError("a password does not stand in the ledger's URL: use PGPASSWORD or a ~/.pgpass file")
-        return url
-
-    @field_validator("url")
-    @classmethod
-    def _is_a_file(cls, url: str) -> str:
-        scheme, _, place = url.partition("://")
-        if scheme.partition("+")[0] == "sqlite":
-            remedy = "write sqlite:////path/to/ledger.db"
-            host, _, path = place.partition("/")
-            if host:
-                raise ValueError(f"an absolute path makes four slashes, a relative one three: {remedy}")
-            if "?" in path:
-                raise ValueError(f"no options stand behind the path: {remedy}")
-            if path.strip() in ("", ":memory:"):
-                # SQLite would keep it in memory: every start would then send again what the last one sent.
-                raise ValueError(f"names no file: {remedy}, or leave the key out")
+        host, _, path = place.partition("/")
+        if host:
+            raise ValueError(f"an absolute path makes four slashes, a relative one three: {remedy}")
+        if "?" in path:
+            raise ValueError(f"no options stand behind the path: {remedy}")
+        if path.strip() in ("", ":memory:"):
+            # SQLite would keep it in memory: every start would then send again what the last one sent.
+            raise ValueError(f"names no file: {remedy}, or leave the key out")
         return url
 
 

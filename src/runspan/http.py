@@ -186,7 +186,10 @@ def _tls_context(ca_file: Path | None, client_cert: Path | None, client_key: Pat
             context.load_cert_chain(client_cert, client_key)
     except (OSError, ssl.SSLError) as error:
         files = ", ".join(str(file) for file in (ca_file, client_cert, client_key) if file)
-        raise ConnectionFailed(f"cannot load {files or 'SSL_CERT_FILE'}: {_describe(error)}", tls=True) from None
+        # What Python raises of a file without a certificate or its key says neither.
+        is_no_pem = isinstance(error, ssl.SSLError) and not error.reason
+        why = "no certificate with its key in PEM form" if is_no_pem else _describe(error)
+        raise ConnectionFailed(f"cannot load {files or 'SSL_CERT_FILE'}: {why}", tls=True) from None
     return context
 
 

@@ -363,10 +363,18 @@ class TestWindow:
     async def test_a_port_that_is_taken_is_said_before_anything_begins(self, bench: Bench, store: OtlpStore):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             listen = f"127.0.0.1:{taken.getsockname()[1]}"
-            with pytest.raises(ConfigError, match=r"web\.listen"):
+            with pytest.raises(
+                ConfigError, match=r"web\.listen: .* \(Address already in use\): write an address of this"
+            ):
                 async with running(bench, store, bench.source("casedev"), web={"listen": listen}):
                     pass
         assert bench.simulator.requests == []
+
+    async def test_an_address_of_another_machine_is_said_to_be_none_of_this_one(self, bench: Bench, store: OtlpStore):
+        told = r"cannot listen on 192\.0\.2\.1:9464 \(Cannot assign requested address\): write an address of this"
+        with pytest.raises(ConfigError, match=told):
+            async with running(bench, store, bench.source("casedev"), web={"listen": "192.0.2.1:9464"}):
+                pass
 
 
 class TestRunMetrics:

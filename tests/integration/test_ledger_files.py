@@ -84,6 +84,9 @@ class TestCreation:
         shutil.move(filled.parent / "wal", f"{filled}-wal")
         assert "write-ahead log ledger.db-wal is there" in refusal(filled)
 
+    def test_a_folder_is_told_from_a_ledger(self, tmp_path: Path) -> None:
+        assert refusal(tmp_path) == f"{tmp_path} is a folder: set [ledger] url to a file in it, such as ledger.db"
+
     @pytest.mark.parametrize("wrong", ["ledger.db", "postgresql+psycopg://user:secret@db/runs"])
     def test_a_url_that_is_none_is_the_configurations_fault(self, wrong: str) -> None:
         with pytest.raises(ConfigError, match=r"\[ledger\] url") as caught:

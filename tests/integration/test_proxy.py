@@ -249,6 +249,13 @@ class TestTls:
             finally:
                 await exporter.close()
 
+    @pytest.mark.parametrize("content", ["", "no certificate"])
+    async def test_a_file_that_holds_no_certificate_is_said_to(self, content, tmp_path):
+        (tmp_path / "client.pem").write_text(content)
+        answer = await answer_of(HttpExporter("https://localhost:1", tls=TlsFiles(client_cert=tmp_path / "client.pem")))
+        assert answer.kind is AnswerKind.WRONG
+        assert answer.reason.endswith(f"cannot load {tmp_path}/client.pem: no certificate with its key in PEM form")
+
     @both
     async def test_missing_client_certificate_is_no_success(self, authority, protocol, tmp_path):
         authority.cert_pem.write_to_path(tmp_path / "ca.pem")

@@ -204,6 +204,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             loader.load(tmp_path / name, platforms=PLATFORMS, environ={})
 
 
+def test_a_byte_order_mark_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_bytes(b'\xef\xbb\xbf[log]\r\nlevel = "debug"\r\n')
+    assert loader.load(tmp_path / "config.toml", platforms=PLATFORMS, environ={}).log.level == "debug"
+
+
 def test_a_file_without_end_is_refused_and_a_pipe_is_read(load: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^cannot read /dev/zero: it has more than 16,777,216 bytes"):
         loader.load(Path("/dev/zero"), platforms=PLATFORMS, environ={})

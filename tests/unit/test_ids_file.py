@@ -26,6 +26,10 @@ def test_ids_are_bare_or_objects_and_each_counts_once(tmp_path: Path) -> None:
     )
 
 
+def test_a_byte_order_mark_is_taken(tmp_path: Path) -> None:
+    assert read("\ufeffrun_1\r\nrun_2\r\n", tmp_path) == (("run_1", Locator()), ("run_2", Locator()))
+
+
 OBJECT = "write a bare id, or an object with id, agent and room"
 
 

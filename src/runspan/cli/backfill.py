@@ -115,7 +115,7 @@ async def _backfill(config: Config, name: str, request: Request, *, dry_run: boo
 def read_ids(file: Path) -> tuple[tuple[str, Locator], ...]:
     """The ids of a file: bare, or as JSON objects with `id`, `agent`, `room`. Raises ConfigError with the line."""
     try:
-        text = files.read_input(file, MAX_IDS_BYTES).decode()
+        text = files.read_input(file, MAX_IDS_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot read --ids-file {file}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -170,7 +170,8 @@ def _paths(node: Any, above: KeyPath = ()) -> Iterator[KeyPath]:
 
 def _read(path: Path) -> Layer:
     try:
-        text = files.read(path, MAX_BYTES).decode()
+        # Editors on Windows put a mark before UTF-8, which TOML does not know.
+        text = files.read(path, MAX_BYTES).decode("utf-8-sig")
         values = tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: `runspan init` writes one") from None

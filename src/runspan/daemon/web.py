@@ -65,8 +65,12 @@ async def serve(config: WebConfig, pipeline: Pipeline, metrics: Metrics) -> Asyn
     try:
         socket = settings.bind_socket()
         socket.listen()  # the URL is told before the server's task has run
-    except SystemExit:
-        raise ConfigError(f"web.listen: cannot listen on {config.listen}; is the port in use?") from None
+    except SystemExit as ended:
+        # So uvicorn ends what it is told by the system.
+        why = getattr(ended.__context__, "strerror", None) or "it cannot be had"
+        raise ConfigError(
+            f"web.listen: cannot listen on {config.listen} ({why}): write an address of this machine and a free port"
+        ) from None
     serving = asyncio.create_task(server.serve(sockets=[socket]))
     try:
         host = f"[{config.host}]" if ":" in config.host else config.host

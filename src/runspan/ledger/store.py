@@ -93,6 +93,8 @@ def open_store(url: str, *, read_only: bool, must_exist: bool) -> Store:
                     f"or [ledger] url points to the wrong place"
                 )
             created = _create(path)
+        if path.is_dir():
+            raise LedgerUnusable(f"{path} is a folder: set [ledger] url to a file in it, such as ledger.db")
         if path.stat().st_size == 0:
             raise LedgerUnusable(
                 f"the ledger at {path} is an empty file: it was cut off; restore it from a backup, "

@@ -166,6 +166,20 @@ async def test_every_2xx_without_a_body_is_success(store, exporter, status):
     assert await answer_to(exporter, store, Reply(status=status, body=b"")) == Answer(AnswerKind.ACCEPTED)
 
 
+@pytest.mark.parametrize("media_type", ["application/x-protobuf", "application/json", "text/plain", ""])
+async def test_an_empty_body_of_no_page_is_success(store, exporter, media_type):
+    answer = await answer_to(exporter, store, Reply(body=b"", headers={"content-type": media_type}))
+    assert answer == Answer(AnswerKind.ACCEPTED)
+
+
+@pytest.mark.parametrize("media_type", ["text/html", "Text/HTML; charset=utf-8"])
+@pytest.mark.parametrize("body", [b"", b"{}"])
+async def test_a_page_is_no_success_even_where_it_is_empty(store, exporter, body, media_type):
+    answer = await answer_to(exporter, store, Reply(body=body, headers={"content-type": media_type}, keep=False))
+    assert answer.kind is AnswerKind.WRONG
+    assert "not OTLP" in answer.reason
+
+
 @pytest.mark.parametrize("body", ["<!doctype html><p>Hi", "OK", "{", "[]", '"yes"', "\xff\xfe{}"])
 async def test_2xx_with_a_body_that_is_not_otlp_is_no_success(store, exporter, body):
     answer = await answer_to(exporter, store, page(200, body))

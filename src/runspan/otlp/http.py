@@ -113,7 +113,9 @@ class HttpExporter(Exporter):
 
     def _read(self, reply: Reply, secrets: Sequence[str]) -> Answer:
         if 200 <= reply.status < 300:
-            answer = response.read_response(reply.body, secrets)
+            # A page is a web server's or a portal's, and an empty one would read as everything accepted.
+            is_page = _media_type(reply) == "text/html"
+            answer = None if is_page else response.read_response(reply.body, secrets)
             return answer or Answer(AnswerKind.WRONG, f"{self._where} answered {reply.status} with {_NOT_OTLP}")
         hint = _REDIRECT_HINT if 300 <= reply.status < 400 else _HINTS.get(reply.status, "")
         words = _words(reply, secrets)
@@ -130,9 +132,13 @@ class HttpExporter(Exporter):
             self._connection = None
 
 
+def _media_type(reply: Reply) -> str:
+    return reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def _words(reply: Reply, secrets: Sequence[str]) -> str:
     """The message of the refusal's google.rpc.Status. Any other body may hold anything, so nothing of it is kept."""
-    media_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = _media_type(reply)
     if media_type not in ("application/x-protobuf", "application/json"):
         return ""
     status = response.read_status(reply.body, is_json=media_type == "application/json")

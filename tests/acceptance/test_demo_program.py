@@ -65,6 +65,26 @@ def test_once_runs_it_through_and_draws_one_run_of_each_platform(program: Progra
     assert {path.name for path in tmp_path.iterdir()} == {"config.toml", "demo-traces.jsonl"}, "it clears up"
 
 
+@pytest.mark.parametrize("output", ["/", "none/traces.jsonl"])
+def test_a_file_that_cannot_be_written_is_told_before_anything_begins(
+    output: str, program: Program, tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [RUNSPAN, "demo", "--once", "--output", output],
+        cwd=tmp_path,
+        env=program.environ,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+    told = "/ is no file: write the path of one" if output == "/" else f"there is no folder {tmp_path}/none"
+    assert ended.returncode == 3
+    assert ended.stderr.endswith(f"{told}\n")
+    assert ended.stderr.count("\n") == 1
+    assert ended.stdout == ""
+
+
 def test_it_stays_up_with_its_status_page_until_it_is_interrupted(program: Program, tmp_path: Path) -> None:
     file = tmp_path / "seen.jsonl"
     with Started(program, [str(RUNSPAN), "demo", "--output", str(file)], tmp_path / "demo") as demo:

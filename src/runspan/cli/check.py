@@ -130,7 +130,7 @@ async def _destination(config: DestinationConfig) -> str:
 
     config.revealed_headers()
     if config.protocol == "file":
-        return _writable_file(expanded(config.endpoint))
+        return writable_file(expanded(config.endpoint))
     exporter = otlp.exporter(config)
     try:
         answer = await exporter.send(())
@@ -141,7 +141,8 @@ async def _destination(config: DestinationConfig) -> str:
     return f"{config.protocol} {config.endpoint} takes requests"
 
 
-def _writable_file(path: Path) -> str:
+def writable_file(path: Path) -> str:
+    """That traces can be written to a file, in words. Raises DeliveryRefused where they cannot."""
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:
@@ -149,7 +150,7 @@ def _writable_file(path: Path) -> str:
     except OSError as error:
         raise DeliveryRefused(f"{path} cannot be written: {error.strerror}") from None
     if not (stat.S_ISREG(kind) or stat.S_ISCHR(kind)):
-        raise DeliveryRefused(f"{path} is no file: set [destination] endpoint to the path of one")
+        raise DeliveryRefused(f"{path} is no file: write the path of one")
     # It is read as well: a line that was cut off is looked for at its end.
     if not os.access(path, os.R_OK | os.W_OK):
         raise DeliveryRefused(f"{path} cannot be read and written by this user")

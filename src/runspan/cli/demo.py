@@ -12,10 +12,12 @@ from rich.console import Console
 
 from runspan import logs
 from runspan.cli import EXIT_INTERRUPTED
+from runspan.cli.check import writable_file
 from runspan.cli.waterfall import print_trace
 from runspan.config import LogConfig
 from runspan.demo import bridge
 from runspan.errors import SourceUnavailable
+from runspan.home import expanded
 
 
 def demo(
@@ -34,6 +36,8 @@ def demo(
     destination: dict[str, Any] = (
         {"protocol": protocol, "endpoint": endpoint} if endpoint else {"protocol": "file", "endpoint": str(output)}
     )
+    if endpoint is None:
+        writable_file(expanded(str(output)))
     shown = bridge.Shown()
     ended_by = asyncio.run(_demo(destination, listen, shown, once=once))
     console = Console()

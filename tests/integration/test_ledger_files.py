@@ -84,6 +84,20 @@ class TestCreation:
         shutil.move(filled.parent / "wal", f"{filled}-wal")
         assert "write-ahead log ledger.db-wal is there" in refusal(filled)
 
+    def test_one_with_two_names_is_refused_since_each_would_have_its_own_log(self, filled: Path) -> None:
+        link = filled.with_name("hard.db")
+        link.hardlink_to(filled)
+        for path in (filled, link):
+            assert "has another name too" in refusal(path)
+        link.unlink()
+        open_ledger(filled).close()
+
+    def test_a_draft_that_a_dying_process_left_is_no_second_name(self, filled: Path) -> None:
+        draft = filled.with_name(f".{filled.name}.0123abcd")
+        draft.hardlink_to(filled)
+        open_ledger(filled).close()
+        assert not draft.exists()
+
     def test_a_folder_is_told_from_a_ledger(self, tmp_path: Path) -> None:
         assert refusal(tmp_path) == f"{tmp_path} is a folder: set [ledger] url to a file in it, such as ledger.db"
 

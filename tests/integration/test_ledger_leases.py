@@ -188,6 +188,30 @@ def test_a_second_daemon_is_told_who_is_there(ledger: Ledger, path: Path) -> Non
             pass
 
 
+def test_a_second_daemon_is_refused_though_the_lock_s_file_was_removed(ledger: Ledger, path: Path) -> None:
+    script = "held = ledger.hold_daemon(); held.__enter__(); import os; say(os.getpid())"
+    with other_process(script, path) as (process, pid):
+        Path(f"{path}.daemon").unlink()
+        with pytest.raises(LedgerUnusable, match=f"daemon pid {pid} on"), ledger.hold_daemon():
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        with ledger.hold_daemon():
+            pass
+
+
+def test_a_daemon_that_another_one_has_displaced_writes_no_more(ledger: Ledger, path: Path, clock: Clock) -> None:
+    with open_ledger(path, clock) as other:
+        with ledger.hold_daemon():
+            Path(f"{path}.daemon").unlink()
+            Path(f"{path}.owners", ledger.owner.rpartition(":")[2]).unlink()
+            with other.hold_daemon():
+                with pytest.raises(LedgerUnusable, match="holds the ledger"):
+                    ledger.note_rows([row("a")])
+                other.note_rows([row("b")])
+        assert [found.ref.run_id for found in other.runs()] == ["b"]
+
+
 def test_a_daemon_that_ends_makes_room(ledger: Ledger, path: Path, clock: Clock) -> None:
     with open_ledger(path, clock) as other:
         with other.hold_daemon(), pytest.raises(LedgerUnusable), ledger.hold_daemon():

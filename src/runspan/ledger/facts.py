@@ -1,6 +1,6 @@
 """Facts about the ledger itself, kept from one start to the next."""
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, and_, delete, select
 from sqlalchemy.dialects import sqlite
 
 from runspan.ledger.schema import meta, sources
@@ -27,3 +27,8 @@ def remember(connection: Connection, key: str, value: Json) -> None:
     """Store a fact about the ledger itself."""
     fact = sqlite.insert(meta).values(key=key, value=value)
     connection.execute(fact.on_conflict_do_update(index_elements=["key"], set_={"value": value}))
+
+
+def forget(connection: Connection, key: str) -> None:
+    """Drop a fact about the ledger itself."""
+    connection.execute(delete(meta).where(meta.c.key == key))

@@ -19,7 +19,7 @@ one, the page was never read.
 *Leases.* Daemon, backfill and retry work on one ledger at the same time. Whoever works on a row leases it; a finish
 counts only while the lease is still held. A lease ends by itself after ten minutes, or as soon as anybody looks if its
 process is dead, since each process holds a lock on a file of its own that the operating system drops with it. Two
-daemons would sweep the same lists, so of those there is one, by a lock as well.
+daemons would sweep the same lists, so of those there is one, by a lock as well, and by its name in each transaction.
 
 *Sending.* Before bytes go out their digest is committed. After a crash the row is still due and is sent again; if the
 digest is the same the copies are identical, and if not, the platform has changed the run meanwhile and that is counted.
@@ -30,10 +30,10 @@ import os
 import socket
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from filelock import Timeout
 from sqlalchemy import Connection
@@ -165,18 +165,34 @@ class Ledger:
             try:
                 lock.acquire()
             except Timeout:
-                raise LedgerUnusable(self._other_daemon()) from None
+                with self._store.read() as connection:
+                    raise LedgerUnusable(self._other_daemon(facts.recall(connection, "daemon"))) from None
         try:
-            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since_ns": self._now()}
+            # Whoever removes the lock's file lets a second daemon have it: so each also finds itself in the ledger.
             with self._store.write() as connection:
-                facts.remember(connection, "daemon", holder)
+                before: Any = facts.recall(connection, "daemon")
+                if before and self._lives(before.get("owner")):
+                    raise LedgerUnusable(self._other_daemon(before))
+                holder = {"pid": os.getpid(), "host": socket.gethostname(), "since_ns": self._now()}
+                facts.remember(connection, "daemon", holder | {"owner": self.owner})
+            self._store.guard = self._is_daemon
             yield
         finally:
+            self._store.guard = None
+            with suppress(LedgerUnusable), self._store.write() as connection:
+                self._is_daemon(connection)
+                facts.forget(connection, "daemon")
             lock.release()
 
-    def _other_daemon(self) -> str:
-        with self._store.read() as connection:
-            holder: dict[str, Json] | None = facts.recall(connection, "daemon")
+    def _is_daemon(self, connection: Connection) -> None:
+        holder: Any = facts.recall(connection, "daemon")
+        if not holder or holder.get("owner") != self.owner:
+            raise LedgerUnusable(self._other_daemon(holder))
+
+    def _lives(self, owner: str | None) -> bool:
+        return bool(owner and owner != self.owner and self._owners and not self._owners.dead([owner]))
+
+    def _other_daemon(self, holder: dict[str, Any] | None) -> str:
         who = "another daemon"
         if holder:
             since = datetime.fromtimestamp(holder["since_ns"] // 1_000_000_000, UTC)

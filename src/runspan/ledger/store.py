@@ -7,8 +7,8 @@ import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Generator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, NullPool, Pool, QueuePool, StaticPool, create_engine, event, make_url, text
@@ -27,12 +27,14 @@ holds the file: an editor of databases, a backup, a stopped process."""
 class Store:
     """A database that was found sound, and transactions on it.
 
-    `path` is None for a ledger in memory. `created` says that it did not exist before.
+    `path` is None for a ledger in memory. `created` says that it did not exist before. `guard` looks at each
+    transaction that may write before anything is written, and raises LedgerUnusable where nothing may be any more.
     """
 
     def __init__(self, engine: Engine, path: Path | None, *, created: bool) -> None:
         self.path = path
         self.created = created
+        self.guard: Callable[[Connection], None] | None = None
         self._engine = engine
         self._inode = path.stat().st_ino if path else None
         # Threads of one process wait here, in turn, and not in SQLite's polling; in memory they share one connection.
@@ -48,6 +50,8 @@ class Store:
                     f"put it back, or restart to use what is there now"
                 )
             with self._engine.begin() as connection:
+                if self.guard:
+                    self.guard(connection)
                 yield connection
 
     @contextmanager
@@ -100,6 +104,8 @@ def open_store(url: str, *, read_only: bool, must_exist: bool) -> Store:
                 f"the ledger at {path} is an empty file: it was cut off; restore it from a backup, "
                 f"or remove it to start anew (runs of the last days will then be sent again)"
             )
+        if not read_only and path.stat().st_nlink > 1:
+            _leave_one_name(path)
         engine = _engine(f"{path.as_uri()}?mode={'ro' if read_only else 'rw'}", QueuePool)
         try:
             _check(engine, path)
@@ -171,7 +177,7 @@ def _create(path: Path) -> bool:
             f"restore both from a backup, or remove the log too to start anew"
         )
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    draft = path.with_name(f"{_draft_of(path)}{uuid.uuid4().hex}")
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:
         engine = _engine(f"{draft.as_uri()}?mode=rw", NullPool)
@@ -184,13 +190,33 @@ def _create(path: Path) -> bool:
     except FileExistsError:
         return False
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
     return True
+
+
+def _draft_of(path: Path) -> str:
+    return f".{path.name}."
+
+
+def _leave_one_name(path: Path) -> None:
+    """Take away drafts of the ledger. Raises LedgerUnusable where it has yet another name, a hard link.
+
+    SQLite's locks and log go by the name: who comes by another one is not seen, and both together damage the file.
+    """
+    for draft in path.parent.iterdir():
+        with suppress(FileNotFoundError):  # whoever makes it takes it away too
+            if draft.name.startswith(_draft_of(path)) and draft.samefile(path):
+                draft.unlink()
+    if path.stat().st_nlink > 1:
+        raise LedgerUnusable(
+            f"the ledger at {path} has another name too (a hard link), and would be damaged by being used under both; "
+            f"remove the link (find it with `find -samefile`)"
+        )
 
 
 def _build(connection: Connection) -> None:

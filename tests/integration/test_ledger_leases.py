@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runspan.errors import LedgerUnusable
-from runspan.ledger import LEASE_NS, Finished, Ledger, RowState
+from runspan.ledger import LEASE_NS, Finished, Ledger, RowState, Sendable
 from tests.ledgers import ACCOUNT, DAY, SECOND, START_NS, Clock, ids, open_ledger, other_process, ref, row
 
 
@@ -93,6 +93,18 @@ def test_a_finish_without_the_lease_changes_nothing(path: Path, clock: Clock) ->
         assert quick.states(ACCOUNT, ["a", "b"]) == {"a": RowState.DUE, "b": RowState.GONE}
         slow.release([ref("a")])
         assert slow.claim(ACCOUNT, limit=1) == [], "another's lease cannot be given back"
+
+
+def test_what_is_leased_no_more_must_not_be_sent(path: Path, clock: Clock) -> None:
+    with open_ledger(path, clock) as slow, open_ledger(path, clock) as quick:
+        slow.note_rows([row("a"), row("b"), row("c")])
+        slow.claim(ACCOUNT, limit=3)
+        clock.advance(LEASE_NS / SECOND)
+        quick.claim(ACCOUNT, limit=2)
+        quick.about_to_send([(ref("a"), "1")])
+        quick.finish([Finished(ref("a"), RowState.EXPORTED)])
+        assert slow.about_to_send([(ref(run_id), "2") for run_id in "abc"]) == Sendable({ref("c")}, 0)
+        assert [quick.find(run_id)[0].digest for run_id in "abc"] == ["1", None, "2"]
 
 
 def test_an_acknowledged_delivery_counts_even_after_the_lease(path: Path, clock: Clock) -> None:

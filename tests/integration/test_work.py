@@ -16,7 +16,8 @@ from runspan.demo.faults import CutOff, Fault, Hang, Reply, html
 from runspan.demo.samples import casedev_run, elizaos_run, flowyble_run, runtype_execution
 from runspan.demo.world import WorldAgent
 from runspan.errors import LedgerUnusable, SourceBusy
-from runspan.ledger import RowState
+from runspan.http import HELD_AT_ONCE_BYTES
+from runspan.ledger import LEASE_NS, RowState
 from runspan.metrics import Metrics
 from runspan.model import Locator
 from runspan.otlp.base import Answer, AnswerKind, EncodedTrace
@@ -188,17 +189,15 @@ class TestBadData:
     async def test_an_unusable_run_is_quarantined_after_three_attempts_while_others_pass(
         self, bench: Bench, clock: Clock, effect: Any
     ):
-        bad, *good = bench.add(ended(6))
-        bench.simulator.faults.append(Fault("casedev", bad, effect))
+        good = bench.add(ended(5))
         async with bench.pipeline(bench.source("casedev", concurrency=1)) as line_up:
             await poll(line_up)
             async with working(line_up):
-                for attempt in (1, 2):
-                    await until(lambda attempt=attempt: row_of(line_up.ledger, bad).attempts == attempt)
-                    assert row_of(line_up.ledger, bad).state is DUE
-                    # Over any pause: none may have come before this one failed.
-                    advance(line_up, clock, 100)
-                await until(lambda: counted(line_up.ledger) == {QUARANTINED: 1, EXPORTED: 5})
+                await until(lambda: counted(line_up.ledger) == {EXPORTED: 5})
+                [bad] = bench.add(ended(1, first=5))
+                bench.simulator.faults.append(Fault("casedev", bad, effect))
+                await poll(line_up)
+                await pass_time(line_up, clock, 100, lambda: counted(line_up.ledger) == {QUARANTINED: 1, EXPORTED: 5})
                 assert bench.details_asked()[bad] == 3
                 row = row_of(line_up.ledger, bad)
                 assert row.retryable
@@ -654,10 +653,11 @@ class TestDelivery:
                 monkeypatch.setattr(line.source, "fetch", counted_fetch)
             await poll(line_up)
             async with working(line_up):
-                await until(lambda: fetched == 2)
+                # How many are whole by then is chance: all that come share the room.
+                await until(lambda: line_up.outbox.in_flight.full)
                 await still(line_up, 0.3)
-                assert fetched == 2
-                assert line_up.outbox.in_flight.full
+                assert fetched <= 2
+                assert line_up.outbox.in_flight.held_bytes <= 250_000 + HELD_AT_ONCE_BYTES
                 destination.open.set()
                 await until(lambda: counted(line_up.ledger) == {EXPORTED: 12})
             assert line_up.outbox.in_flight.held_bytes == 0
@@ -688,6 +688,32 @@ class TestTogether:
                 await until(lambda: counted(one.ledger) == {EXPORTED: 40})
         assert set(bench.details_asked().values()) == {1}
         assert set(bench.exported.values()) == {1}
+
+    async def test_who_stood_still_for_longer_than_its_leases_sends_nothing_that_another_has_sent(
+        self, bench: Bench, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ):
+        ids = bench.add(ended(3))
+        source = bench.source("casedev")
+        async with bench.pipeline(source) as stopped, bench.pipeline(source) as other:
+            await poll(stopped)
+            goes_on = asyncio.Event()
+
+            async def mapped_late(*arguments: Any, fetch: Any = stopped.lines[0].source.fetch, **options: Any) -> Any:
+                body = await fetch(*arguments, **options)
+                await goes_on.wait()
+                return body
+
+            monkeypatch.setattr(stopped.lines[0].source, "fetch", mapped_late)
+            with capture_logs() as logs:
+                async with working(stopped):
+                    await until(lambda: sum(bench.details_asked().values()) == 3)
+                    clock.advance(LEASE_NS / SECOND)
+                    async with working(other):
+                        await until(lambda: counted(other.ledger) == {EXPORTED: 3})
+                    goes_on.set()
+                    await until(lambda: not stopped.outbox.leased)
+            assert sum(log["runs"] for log in logs if log["action"] == "leases_lost") == 3
+        assert bench.exported == Counter(ids)
 
     async def test_a_stop_finishes_what_is_under_way_and_claims_no_more(self, bench: Bench):
         bench.add(ended(30))

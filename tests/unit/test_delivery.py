@@ -127,16 +127,20 @@ class TestBadData:
         assert await bench.verdicts("a") == [DUE]
         assert bench.delivery.last_error == "HTTP 503"
 
-    async def test_destination_that_takes_nothing_but_probes_is_suspected_after_two_traces(self):
+    async def test_destination_that_takes_nothing_but_probes_costs_one_trace_however_long_it_lasts(self):
         bench = Bench(lambda traces: Answer(AnswerKind.BAD_DATA, "HTTP 400") if traces else accept(traces))
         with capture_logs() as logs:
-            verdicts = await bench.verdicts(*"abcdefgh")
-        assert verdicts == [QUARANTINED] * 2 + [DUE] * 6
-        assert bench.sent.count([]) == 1  # a probe holds for a minute
-        assert not bench.delivery.healthy
-        assert logs[-1]["action"] == "destination_wrong"
+            assert await bench.verdicts(*"abcdefgh") == [QUARANTINED] + [DUE] * 7
+            assert bench.sent.count([]) == 1  # a probe holds for a minute
+            for run_id in "bcdefgh" * 20:
+                assert not bench.delivery.healthy
+                bench.seconds += 60
+                assert await bench.verdicts(run_id) == [DUE]
+        said = [log["action"] for log in logs]
+        assert said == ["trace_quarantined", "destination_down", "destination_wrong"]
+        bench.exporter.respond = accept
         bench.seconds += 60
-        assert await bench.verdicts("c", "d") == [QUARANTINED, DUE]
+        assert await bench.verdicts(*"bcdefgh") == [EXPORTED] * 7
 
     async def test_destination_that_takes_traces_in_between_is_not_suspected(self):
         bench = Bench(poison(AnswerKind.BAD_DATA, "bad-1", "bad-2", "bad-3"))
@@ -153,17 +157,22 @@ class TestBadData:
         assert await bench.verdicts("before") == [EXPORTED]
         with capture_logs() as logs:
             verdicts = await bench.verdicts(*(f"r{number}" for number in range(40)))
-        assert verdicts.count(QUARANTINED) == 4
-        assert verdicts.count(DUE) == 36
+            for number in range(20):
+                bench.seconds += 60
+                verdicts += await bench.verdicts(f"r{20 + number}")
+        assert verdicts.count(QUARANTINED) == 3
+        assert verdicts.count(DUE) == 57
         assert not bench.delivery.healthy
         assert logs[-1]["action"] == "destination_wrong"
 
     async def test_poisonous_traces_in_a_row_do_not_stop_the_good_ones_behind_them(self):
         bench = Bench(poison(AnswerKind.BAD_DATA, "a", "b"))
-        assert (await bench.verdicts(*"abcd")).count(QUARANTINED) == 2
+        assert await bench.verdicts(*"abcd") == [QUARANTINED, DUE, DUE, DUE]
+        assert not bench.delivery.wrong, "that is to be seen"
         bench.seconds += 60
         assert await bench.verdicts("c", "d") == [EXPORTED] * 2
         assert bench.delivery.healthy
+        assert await bench.verdicts("b") == [QUARANTINED]
 
 
 class TestPartialSuccess:

@@ -17,6 +17,7 @@ from runspan.ledger.values import (
     Noted,
     RowState,
     RunRow,
+    Sendable,
     Summary,
     Sweep,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Noted",
     "RowState",
     "RunRow",
+    "Sendable",
     "Summary",
     "Sweep",
 ]

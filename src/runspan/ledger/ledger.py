@@ -53,6 +53,7 @@ from runspan.ledger.values import (
     Noted,
     RowState,
     RunRow,
+    Sendable,
     Sweep,
 )
 from runspan.model import Json, RunRef
@@ -352,10 +353,14 @@ class Ledger:
         with self._store.write() as connection:
             return rows.settle_open(connection, self._now(), account, still_open, listed_ns, ask_again)
 
-    def about_to_send(self, digests: Sequence[tuple[RunRef, str]]) -> int:
-        """Commit what is about to be sent; gives how many of the runs were sent before with other bytes."""
+    def about_to_send(self, digests: Sequence[tuple[RunRef, str]]) -> Sendable:
+        """Commit what is about to be sent.
+
+        What this process has no lease on any more must not be: it was stopped for longer than its leases last, and
+        another process has taken these runs over, or even exported them.
+        """
         with self._store.write() as connection:
-            return work.about_to_send(connection, digests)
+            return work.about_to_send(connection, self.owner, digests)
 
     def finish(self, claims_done: Sequence[Finished]) -> int:
         """Write what became of claimed rows, and end their leases.

@@ -1,6 +1,7 @@
 """What goes into the ledger and comes out of it: plain values, no SQL."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -69,6 +70,15 @@ class Noted:
     became_due: int = 0
     """Open or expired before; now ended, or to be skipped."""
     known: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sendable:
+    """What of some runs may be sent: `refs` are leased to this process. `differing`: of them, sent before with other
+    bytes."""
+
+    refs: AbstractSet[RunRef]
+    differing: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

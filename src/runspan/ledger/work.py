@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, and_, case, func, or_, select, update
 
 from runspan.ledger.rows import KEY, key, of, param, ref_of
 from runspan.ledger.schema import runs
-from runspan.ledger.values import SETTLED, Account, Claim, Finished, RowState, Summary
+from runspan.ledger.values import SETTLED, Account, Claim, Finished, RowState, Sendable, Summary
 from runspan.model import RunRef
 
 SUMMARY_COLUMNS = tuple(field.name for field in fields(Summary))
@@ -85,15 +85,20 @@ def next_due_ns(connection: Connection, account: Account, states: Iterable[RowSt
     return min((time for time in times if time is not None), default=None)
 
 
-def about_to_send(connection: Connection, digests: Sequence[tuple[RunRef, str]]) -> int:
-    """Write down what is about to be sent; gives how many runs were sent before with other bytes."""
-    changed = 0
+def about_to_send(connection: Connection, owner: str, digests: Sequence[tuple[RunRef, str]]) -> Sendable:
+    """Write down what is about to be sent of what is still leased by `owner`; see `Ledger.about_to_send`."""
+    ours: set[RunRef] = set()
+    differing = 0
     for ref, digest in digests:
-        before = connection.execute(select(runs.c.digest, runs.c.sent).where(KEY), key(ref)).one_or_none()
-        changed += before is not None and before.sent and before.digest != digest
-    change = update(runs).where(KEY).values(digest=param("new_digest"), sent=True)
-    connection.execute(change, [key(ref) | {"new_digest": digest} for ref, digest in digests])
-    return changed
+        leased = select(runs.c.digest, runs.c.sent).where(KEY, runs.c.lease_owner == param("by"))
+        before = connection.execute(leased, key(ref) | {"by": owner}).one_or_none()
+        if before is not None:
+            ours.add(ref)
+            differing += before.sent and before.digest != digest
+    if ours:
+        change = update(runs).where(KEY).values(digest=param("new_digest"), sent=True)
+        connection.execute(change, [key(ref) | {"new_digest": digest} for ref, digest in digests if ref in ours])
+    return Sendable(ours, differing)
 
 
 _FREED = {"lease_owner": None, "lease_until_ns": None}

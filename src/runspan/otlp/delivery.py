@@ -38,6 +38,8 @@ VOUCHED_NS = 60_000_000_000
 """How long an accepted request shows that the destination itself is sound."""
 QUARANTINED_IN_A_ROW = 3
 """So many refused traces are believed to be bad where others were taken a moment ago."""
+TRIED_IN_DOUBT = 3
+"""So many traces are tried before a destination that refuses all of them is called wrong."""
 REFUSALS = 5
 REFUSED_FOR_NS = 3_600_000_000_000
 SHORTEST_TRACE_DELAY_SECONDS = 60.0
@@ -147,9 +149,7 @@ class Delivery:
             case AnswerKind.TOO_LARGE if len(batch) > 1:
                 return await self._settle_halves(batch)
             case AnswerKind.TOO_LARGE:
-                outcome = self._quarantine(batch[0], answer.reason, retryable=True)
-                self._suspect(answer, QUARANTINED_IN_A_ROW)
-                return [outcome]
+                return self._refused_for_good(batch, answer, QUARANTINED_IN_A_ROW, retryable=True)
             case AnswerKind.BAD_DATA:
                 return await self._bad_data(batch, answer)
             case AnswerKind.RETRY | AnswerKind.FAILED | AnswerKind.WRONG:
@@ -195,17 +195,20 @@ class Delivery:
             self._probe_passed_ns = self._monotonic_ns()
         if len(batch) > 1:
             return await self._settle_halves(batch)
-        outcome = self._quarantine(batch[0], answer.reason, retryable=not by_a_trace)
         # That it takes nothing at all proves little. One trace may be lost to such proof.
-        self._suspect(answer, QUARANTINED_IN_A_ROW if by_a_trace else 1)
-        return [outcome]
+        believed = QUARANTINED_IN_A_ROW if by_a_trace else 1
+        return self._refused_for_good(batch, answer, believed, retryable=not by_a_trace)
 
-    def _suspect(self, answer: Answer, believed: int) -> None:
-        """A trace was quarantined. After so many in a row it may be the destination that refuses anything: what is sent
-        to it slows down to a trace a minute, and someone is told."""
+    def _refused_for_good(
+        self, batch: Sequence[EncodedTrace], answer: Answer, believed: int, *, retryable: bool
+    ) -> list[Outcome]:
+        """Quarantine a lone trace. After so many in a row it may be the destination that refuses anything: then all
+        stay due, what is sent to it slows down to a trace a minute, and if none of a few is taken, someone is told."""
+        if self._quarantined_in_a_row >= believed:
+            kind = AnswerKind.RETRY if self._failures < TRIED_IN_DOUBT else AnswerKind.WRONG
+            return self._refused(batch, Answer(kind, f"{answer.reason}; it has taken no trace since it refused others"))
         self._quarantined_in_a_row += 1
-        if self._quarantined_in_a_row > believed:
-            self._hold(Answer(AnswerKind.WRONG, f"{answer.reason}; it has taken no trace since the last refusal"))
+        return [self._quarantine(batch[0], answer.reason, retryable=retryable)]
 
     def _refused(self, batch: Sequence[EncodedTrace], answer: Answer) -> list[Outcome]:
         if answer.kind is AnswerKind.WRONG:
@@ -246,13 +249,14 @@ class Delivery:
 
     def _hold(self, answer: Answer) -> None:
         """Leave the destination alone for a while."""
-        self.wrong = wrong = answer.kind is AnswerKind.WRONG
+        wrong = answer.kind is AnswerKind.WRONG
         first_seconds = SLOWER_BACKOFF_SECONDS if answer.kind is AnswerKind.FAILED else BACKOFF_SECONDS
         backoff_seconds = min(first_seconds * 2 ** min(self._failures, 10), LONGEST_BACKOFF_SECONDS)
         # Half of it by chance: bridges that went down with a shared destination must not come back in step.
         backoff_seconds *= 0.5 + 0.5 * self._jitter()
         wait_seconds = max(backoff_seconds, _asked_seconds(answer))
-        news = self.healthy or answer.reason != self.last_error
+        news = self.healthy or answer.reason != self.last_error or wrong != self.wrong
+        self.wrong = wrong
         self._failures += 1
         self._held_until_ns = self._monotonic_ns() + int(wait_seconds * 1e9)
         self.last_error = answer.reason

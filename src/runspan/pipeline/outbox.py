@@ -135,16 +135,27 @@ class Outbox:
         return True
 
     async def _send(self, batch: Sequence[Parcel]) -> None:
-        differing = await asyncio.to_thread(
+        ready = await asyncio.to_thread(
             self._ledger.about_to_send, [(parcel.claim.ref, parcel.encoded.digest) for parcel in batch]
         )
-        if differing:
-            self.differing += differing
+        self.leased.difference_update(parcel.claim.ref for parcel in batch if parcel.claim.ref not in ready.refs)
+        lost = len(batch) - len(ready.refs)
+        batch = [parcel for parcel in batch if parcel.claim.ref in ready.refs]
+        if lost:
+            log.warning(
+                "runs are left to another process, which has taken them over: this one stood still for too long",
+                action="leases_lost",
+                runs=lost,
+            )
+        if ready.differing:
+            self.differing += ready.differing
             log.warning(
                 "runs are sent again with another body than before: the platform changed them",
                 action="repeat_differs",
-                runs=differing,
+                runs=ready.differing,
             )
+        if not batch:
+            return
         outcomes = await self.delivery.deliver([parcel.encoded for parcel in batch])
         now_ns = self._now()
         finished = [self._finished(parcel, outcome, now_ns) for parcel, outcome in zip(batch, outcomes, strict=True)]

@@ -23,8 +23,9 @@ from runspan.otlp.base import Answer, AnswerKind, EncodedTrace
 from runspan.otlp.discard import DiscardExporter
 from runspan.otlp.memory import MemoryExporter, accept
 from runspan.pipeline.assembly import pipeline
-from runspan.pipeline.backfill import Backfill, Report, Request
+from runspan.pipeline.backfill import Backfill, Request
 from runspan.pipeline.discovery import Discovery
+from runspan.pipeline.report import Report
 from runspan.pipeline.work import Work
 from runspan.quantities import Start
 from runspan.secrets import Secret
@@ -236,7 +237,25 @@ class TestJob:
         report = await backfill(bench, since=noon_ns)
         assert report.exported == 40
         lists = [r.query.get("cursor") for r in bench.simulator.asked("casedev") if r.path == "/agent/v1/run"]
-        assert lists == [newest_first[20], newest_first[27], newest_first[34]]
+        # And then for what has been created since it was begun.
+        assert lists == [newest_first[20], newest_first[27], newest_first[34], None]
+
+    @pytest.mark.parametrize("platform", RUN)
+    async def test_what_was_created_since_it_was_begun_is_read_too(self, bench: Bench, noon_ns: int, platform: str):
+        """Else a command that is given every night would skip a day wherever a run had failed the night before."""
+        first = bench.add(ended(3, noon_ns, platform))
+        failing = bench.simulator.fault(platform, first[0], html(500))
+        at_once = {"settle": "0s"}
+        report = await backfill(bench, platform, source=at_once, since="1d", since_ns=noon_ns)
+        assert (report.exported, report.failing) == (2, 1)
+        bench.simulator.faults.remove(failing)
+
+        now_ns = time.time_ns() // SECOND * SECOND
+        since_then = bench.add(ended(20, now_ns - 60 * SECOND, platform, key="later"))
+        report = await backfill(bench, platform, source=at_once, since="1d", since_ns=now_ns - 50 * SECOND)
+        # A day ago is later by now, and what was asked for the first time stays asked for.
+        assert bench.exported == Counter(first + since_then[10:])
+        assert report == Report(listed=13, exported=13)
 
     @pytest.mark.parametrize("status", [400, 404])
     async def test_a_cursor_that_expired_meanwhile_starts_the_list_over(self, bench: Bench, noon_ns: int, status: int):
@@ -523,7 +542,8 @@ class TestTrouble:
         others = bench.add(ended(3, noon_ns, "runtype", agent=BO, key="bo"))
         quirks = bench.simulator.platforms["runtype"].quirks
         quirks.failing_agents[ADA.agent_id] = status
-        report = await backfill(bench, "runtype", since=noon_ns)
+        asked = {"since": noon_ns, "until": noon_ns + HOUR}
+        report = await backfill(bench, "runtype", **asked)
         assert bench.exported == Counter(others)
         assert not report.complete
         assert len(report.problems) == 1
@@ -531,7 +551,7 @@ class TestTrouble:
 
         quirks.failing_agents.clear()
         bench.simulator.requests.clear()
-        report = await backfill(bench, "runtype", since=noon_ns)
+        report = await backfill(bench, "runtype", **asked)
         assert (report.exported, report.complete) == (6, True)
         assert bench.exported == Counter(hidden + others)
         assert bench.simulator.asked("runtype", BO.agent_id) == []

@@ -13,8 +13,9 @@ from runspan.demo.samples import casedev_run, elizaos_run, flowyble_run, runtype
 from runspan.demo.world import WorldAgent, WorldRun
 from runspan.ledger import RowState
 from runspan.model import Locator
-from runspan.pipeline.backfill import Backfill, Report, Request
+from runspan.pipeline.backfill import Backfill, Request
 from runspan.pipeline.discovery import Discovery, rows_of_ids
+from runspan.pipeline.report import Report
 from runspan.pipeline.standing import is_kept
 from runspan.projection import trace_id
 from tests.ledgers import SECOND, START_NS, Clock

@@ -24,7 +24,8 @@ from runspan.ledger import Ledger
 from runspan.model import Locator
 from runspan.otlp.discard import DiscardExporter
 from runspan.pipeline.assembly import pipeline
-from runspan.pipeline.backfill import Backfill, Report, Request
+from runspan.pipeline.backfill import Backfill, Request
+from runspan.pipeline.report import Report
 from runspan.rate import MemoryBudget
 
 log = structlog.get_logger()
@@ -91,18 +92,17 @@ async def _backfill(config: Config, name: str, request: Request, *, dry_run: boo
     # As asyncio does on Ctrl-C: what is under way is sent and marked first.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     with ExitStack() as stack:
-        known_in = None
-        if dry_run:
-            if Ledger.exists(config.ledger.url):
-                known_in = stack.enter_context(Ledger.open(config.ledger.url, read_only=True))
-            ledger = stack.enter_context(Ledger.open("sqlite://"))
-        else:
+        ledger = known_in = None
+        if not dry_run:
             ledger = stack.enter_context(Ledger.open(config.ledger.url))
+        elif Ledger.exists(config.ledger.url):
+            # Only its rate budget is written: a platform counts these requests too.
+            known_in = stack.enter_context(Ledger.open(config.ledger.url, must_exist=True))
         async with pipeline(
             config,
-            ledger,
+            ledger or stack.enter_context(Ledger.open("sqlite://")),
             only=name,
-            budget=MemoryBudget() if dry_run else None,
+            budget=(known_in or MemoryBudget()) if dry_run else None,
             exporter=DiscardExporter() if dry_run else None,
         ) as assembled:
             with progress() as report_progress:

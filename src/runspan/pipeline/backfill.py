@@ -9,18 +9,19 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import structlog
 
 from runspan.errors import ConfigError, DeliveryRefused, LedgerUnusable, SourceUnavailable, said
-from runspan.ledger import Job, JobState, Ledger, NewRow, RowState, RunRow
+from runspan.ledger import Job, JobState, Ledger, NewRow, RowState, RunRow, Sweep
 from runspan.model import Json, Locator
 from runspan.pipeline.assembly import Pipeline
 from runspan.pipeline.discovery import as_unavailable, pages, report_problems, rows_of, rows_of_ids, wanted
 from runspan.pipeline.line import Health, Line
+from runspan.pipeline.report import Report, report_of
 from runspan.pipeline.work import Work
 from runspan.quantities import nanoseconds
 from runspan.readback import QueryApi
@@ -67,33 +68,6 @@ class Request:
         return digest.hexdigest()[:12]
 
 
-@dataclass(slots=True)
-class Report:
-    """How a backfill ended, in numbers of runs; `reasons` by state and reason.
-
-    `failing`: left to be asked for or sent again later. `unverified`: exported, and not shown when read back.
-    """
-
-    listed: int = 0
-    exported: int = 0
-    known: int = 0
-    still_open: int = 0
-    skipped: int = 0
-    gone: int = 0
-    expired: int = 0
-    quarantined: int = 0
-    failing: int = 0
-    unverified: int = 0
-    reasons: dict[tuple[RowState, str], int] = field(default_factory=dict[tuple[RowState, str], int])
-    problems: list[str] = field(default_factory=list[str])
-
-    @property
-    def complete(self) -> bool:
-        """Whether every run that was listed is exported, skipped, known or merely still open."""
-        left = self.quarantined or self.gone or self.expired or self.failing or self.unverified
-        return not (left or self.problems)
-
-
 class Backfill:
     """One backfill of one line of a pipeline. `on_progress` hears (done, total) as rows are finished."""
 
@@ -118,6 +92,7 @@ class Backfill:
         self._unread_scopes = 0
         self._known_elsewhere: set[str] = set()
         self._failing_since_ns: int | None = None
+        self._resumed = False
         self.job: Job | None = None
 
     async def run(self) -> Report:
@@ -161,6 +136,10 @@ class Backfill:
         if job is None:
             self._check_memory()
             self._check_age()
+        else:
+            self._resumed = True
+            begun = _timestamp(job.started_ns)
+            log.info(f"goes on with what was begun at {begun}", action="backfill_resumed", source=self._line.name)
         return self._ledger.start_job(
             job_id,
             {"source": self._line.name, "since_ns": request.since_ns, "until_ns": request.until_ns},
@@ -220,30 +199,50 @@ class Backfill:
         log.error(reason, action="scope_unreadable", source=self._line.name, scope=scope.key)
 
     async def _sweep_scope(self, scope: Scope, job: Job) -> None:
-        line, kind = self._line, f"job:{job.id}"
-        since_ns, until_ns = job.arguments["since_ns"] or 0, job.arguments["until_ns"]
-        sweep = await asyncio.to_thread(self._ledger.sweep, line.account, scope.key, kind)
-        if sweep is not None and sweep.finished_ns is not None:
-            return
+        window = Window(job.arguments["since_ns"] or 0, job.arguments["until_ns"])
+        kind = f"job:{job.id}"
+        sweep = await asyncio.to_thread(self._ledger.sweep, self._line.account, scope.key, kind)
         if sweep is None:
-            sweep = await asyncio.to_thread(
-                self._ledger.begin_sweep,
-                line.account,
-                scope.key,
-                kind,
-                window_start_ns=since_ns,
-                window_end_ns=until_ns,
-                position_ns=None,
-            )
-        window = Window(since_ns, until_ns)
+            sweep = await self._begin(scope, kind, window)
+        if sweep.finished_ns is None:
+            await self._read_list(scope, job, kind, window, sweep.cursor)
+        later = self._later(job, window)
+        if later is not None:
+            kind = f"job:{job.id} later"
+            await self._begin(scope, kind, later)
+            await self._read_list(scope, job, kind, later, None)
+
+    def _later(self, job: Job, window: Window) -> Window | None:
+        """What a job that was begun before has not in its stretch, and the command as it is given now has: of `1d` or
+        of no end the meaning has moved on since."""
+        if not self._resumed:
+            return None
+        overlap_ns = nanoseconds(self._line.config.overlap)
+        from_ns = job.started_ns - overlap_ns if window.end_ns is None else window.end_ns
+        later = Window(max(self._request.since_ns or 0, from_ns), self._request.until_ns)
+        return later if later.end_ns is None or later.start_ns < later.end_ns else None
+
+    async def _begin(self, scope: Scope, kind: str, window: Window) -> Sweep:
+        return await asyncio.to_thread(
+            self._ledger.begin_sweep,
+            self._line.account,
+            scope.key,
+            kind,
+            window_start_ns=window.start_ns,
+            window_end_ns=window.end_ns,
+            position_ns=None,
+        )
+
+    async def _read_list(self, scope: Scope, job: Job, kind: str, window: Window, cursor: Json | None) -> None:
+        line = self._line
 
         async def read(cursor: Json | None) -> Page:
             return await self._patiently(lambda: line.source.page(scope, window, cursor))
 
-        async for page in pages(read, sweep.cursor):
+        async for page in pages(read, cursor):
             report_problems(page, line.name, scope)
             self._problems.extend(page.problems)
-            listed = [row for row in page.rows if belongs(row, since_ns, until_ns)]
+            listed = [row for row in page.rows if belongs(row, window)]
             room = await asyncio.to_thread(self._room, job)
             full = room is not None and len(listed) >= room
             rows = [self._at_once(row) for row in rows_of(listed[:room], line, self._now(), scope)]
@@ -366,25 +365,13 @@ class Backfill:
         return missing
 
     def _report(self, job: Job) -> Report:
-        counts = self._ledger.job_counts(job.id)
         stored = self._ledger.job(job.id)
         assert stored is not None
-        states = counts.states
-        # A row that is still to be worked on has a reason only where that has failed.
-        unasked = sum(rows for (state, _), rows in counts.reasons.items() if state is RowState.OPEN)
-        return Report(
-            listed=stored.listed + len(self._known_elsewhere),
-            exported=states.get(RowState.EXPORTED, 0),
-            known=stored.known + len(self._known_elsewhere),
-            still_open=states.get(RowState.OPEN, 0) - unasked,
-            skipped=states.get(RowState.SKIPPED, 0),
-            gone=states.get(RowState.GONE, 0),
-            expired=states.get(RowState.EXPIRED, 0),
-            quarantined=states.get(RowState.QUARANTINED, 0),
-            failing=states.get(RowState.DUE, 0) + unasked,
-            reasons=dict(counts.reasons),
-            problems=self._problems,
-        )
+        report = report_of(stored, self._ledger.job_counts(job.id))
+        report.listed += len(self._known_elsewhere)
+        report.known += len(self._known_elsewhere)
+        report.problems = self._problems
+        return report
 
 
 def _is_hopeless(health: Health) -> bool:
@@ -392,19 +379,14 @@ def _is_hopeless(health: Health) -> bool:
     return health.refused or health.paused_seconds > PATIENCE_SECONDS
 
 
-def belongs(row: Listed, since_ns: int, until_ns: int | None) -> bool:
-    """Whether a listed run was created in [since, until); by its start where no creation is reported.
+def belongs(row: Listed, window: Window) -> bool:
+    """Whether a listed run was created in the window; by its start where no creation is reported.
 
     A row of which only the end is known began before the list's window (elizaOS), so it does not belong.
     """
-    began_ns = row.locator.created_ns
-    if began_ns is None:
-        if row.time_ns is None:
-            return True
-        if row.time_ns == row.ended_ns:
-            return False
-        began_ns = row.time_ns
-    return since_ns <= began_ns and (until_ns is None or began_ns < until_ns)
+    if row.locator.created_ns is None and row.time_ns is not None and row.time_ns == row.ended_ns:
+        return False
+    return window.holds(row.time_ns if row.locator.created_ns is None else row.locator.created_ns)
 
 
 def _timestamp(time_ns: int) -> str:

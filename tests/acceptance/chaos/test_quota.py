@@ -38,6 +38,17 @@ def test_daemon_and_backfill_share_one_rate(
         assert {request.status for request in rig.simulator.requests} <= {200, None}
 
 
+def test_a_dry_run_counts_too(tmp_path: Path) -> None:
+    with Rig(tmp_path, ["casedev"], rate="20/s", overlap="24h") as rig:
+        rig.stock("casedev", 300)
+        with rig.start("run") as daemon:
+            daemon.wait_logged("web_started")
+            with rig.start("backfill", "--source", "casedev", "--since", "1d", "--dry-run"):
+                wait_until(lambda: len(rig.simulator.requests) >= 100, "five seconds' requests")
+        assert rig.simulator.busiest("casedev", 1.0) <= 20
+        assert rig.simulator.busiest("casedev", 3.0) <= 60
+
+
 def test_two_sources_of_one_platform_have_a_rate_each(tmp_path: Path) -> None:
     with ExitStack() as stack:
         second = stack.enter_context(Simulator(World(), rate_limited=False).in_thread())

@@ -142,14 +142,48 @@ class TestStanding:
         assert len(encoded.trace.spans) > 1
 
     async def test_a_run_that_is_gone_is_a_row_that_says_so(self, bench: Bench):
-        kept, lost = bench.add(ended(2))
+        [kept] = bench.add(ended(1))
         async with bench.pipeline(bench.source("casedev")) as line_up:
             await poll(line_up)
-            bench.world.remove("casedev", lost)
             async with working(line_up):
+                await until(lambda: states(line_up.ledger) == {kept: EXPORTED})
+                [lost] = bench.add(ended(1, first=1))
+                bench.simulator.fault("casedev", f"{lost}/details", html(404))
+                await poll(line_up)
                 await until(lambda: states(line_up.ledger) == {kept: EXPORTED, lost: GONE})
             assert row_of(line_up.ledger, lost).reason == "the platform no longer has this run"
             assert bench.details_asked()[lost] == 1
+
+    @pytest.mark.parametrize(("known", "asked"), [(0, 4), (4, 12)])
+    async def test_a_gateway_that_says_404_to_everything_makes_no_run_gone(
+        self, bench: Bench, clock: Clock, known: int, asked: int
+    ):
+        bench.add(ended(known))
+        async with bench.pipeline(bench.source("casedev", concurrency=2)) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: counted(line_up.ledger)[EXPORTED] == known)
+                storm = bench.simulator.fault("casedev", "/details", html(404))
+                bench.add(ended(3, first=10))
+                await poll(line_up)
+                await pass_time(
+                    line_up, clock, 2 if known == 0 else 100,
+                    lambda: max(row.attempts for row in line_up.ledger.runs()) >= asked,
+                )  # fmt: skip
+                assert counted(line_up.ledger) == Counter({EXPORTED: known, DUE: 3})
+                bench.simulator.faults.remove(storm)
+                await pass_time(line_up, clock, 100, lambda: counted(line_up.ledger) == {EXPORTED: known + 3})
+
+    async def test_where_no_run_has_ever_come_one_is_gone_that_is_not_there_for_half_a_minute(
+        self, bench: Bench, clock: Clock
+    ):
+        [run_id] = bench.add(ended(1))
+        bench.simulator.fault("casedev", f"{run_id}/details", html(404))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                await pass_time(line_up, clock, 1, lambda: counted(line_up.ledger) == {GONE: 1})
+            assert clock.ns - START_NS > 30 * SECOND
 
     async def test_an_empty_run_of_elizaos_is_asked_for_again_for_five_minutes(self, bench: Bench, clock: Clock):
         """Its list is ahead of its detail."""

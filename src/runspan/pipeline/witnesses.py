@@ -35,6 +35,8 @@ class Witnesses:
         self._failing_since: dict[str, int] = {}
         """By id of a run that does not come: how many others had come when it first did not."""
         self.seen = Seen()
+        self.known = True
+        """Whether there was any run to ask for, the last time."""
 
     def came(self, ref: RunRef) -> None:
         """A run has come as it should."""
@@ -65,6 +67,7 @@ class Witnesses:
     async def _one_comes(self) -> bool:
         """Ask for a run that has come before."""
         known = [self._last_come] if self._last_come else await asyncio.to_thread(self._exported)
+        self.known = bool(known)
         for ref in known:
             try:
                 await self._line.source.fetch(ref)

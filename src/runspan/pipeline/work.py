@@ -46,6 +46,8 @@ UNUSABLE_ATTEMPTS = 3
 """For a run whose answer is no JSON or a refusal, where other runs come."""
 FAILING_ATTEMPTS = 13
 """For a run that is not answered, where other runs come: by the growing delays of `standing.retry_at`, over an hour."""
+GONE_ATTEMPTS = 5
+"""For a run that the platform says it does not have, where none has ever come: over half a minute."""
 DOUBTFUL_CLAIMS = 3
 """So many runs are tried, at random, where none has come since one failed: those due longest may all be bad ones."""
 
@@ -231,8 +233,7 @@ class Work:
                 line.fetching.failed(error)
             return self._postponed(claim, error, seen)
         except RunGone as error:
-            line.fetching.succeeded()
-            return self._gone(claim, error)
+            return await self._gone(claim, error, seen)
         except RunUnreadable as error:
             return self._quarantined(claim, str(error), retryable=error.retryable)
         except Exception as error:
@@ -290,16 +291,27 @@ class Work:
         config = self._line.config
         return config.export_expired and self._now() - claim.first_seen_ns >= nanoseconds(config.open_for)
 
-    def _gone(self, claim: Claim, error: RunGone) -> Finished:
-        now_ns, created_ns = self._now(), claim.ref.locator.created_ns
-        grace_ns = int(self._line.source.gone_grace_seconds * 1e9)
+    async def _gone(self, claim: Claim, error: RunGone, seen: Seen) -> Finished:
+        line, now_ns, created_ns = self._line, self._now(), claim.ref.locator.created_ns
+        grace_ns = int(line.source.gone_grace_seconds * 1e9)
         is_fresh = created_ns is None or now_ns - created_ns < nanoseconds(standing.FRESH)
-        if is_fresh and now_ns - claim.first_seen_ns < grace_ns:
+        may_come = is_fresh and now_ns - claim.first_seen_ns < grace_ns
+        if may_come or not await self._is_believed(claim, error, seen):
             due_ns = standing.retry_at(now_ns, claim.attempts)
             return Finished(claim.ref, RowState.DUE, reason=str(error), due_ns=due_ns, count_attempt=True)
+        line.fetching.succeeded()
         self._witnesses.forget(claim.ref)
-        log.warning(str(error), action="run_gone", source=self._line.name, run=claim.ref.run_id)
+        log.warning(str(error), action="run_gone", source=line.name, run=claim.ref.run_id)
         return Finished(claim.ref, RowState.GONE, reason="the platform no longer has this run")
+
+    async def _is_believed(self, claim: Claim, error: RunGone, seen: Seen) -> bool:
+        """Whether it is this run that is gone. A gateway that has lost its way says 404 to anything."""
+        if await self._witnesses.come(seen):
+            return True
+        if not self._witnesses.known:
+            return claim.attempts + 1 >= GONE_ATTEMPTS
+        self._line.fetching.failed(SourceUnavailable(f"{error}, and no run comes that came before; asking again later"))
+        return claim.attempts + 1 >= FAILING_ATTEMPTS
 
     def _postponed(self, claim: Claim, error: SourceUnavailable, seen: Seen) -> Finished:
         """Asked again later; given up only where this one fails after another has come, and keeps failing."""

@@ -370,6 +370,16 @@ def test_whatever_commits_a_power_failure_takes_no_position_is_ahead_of_its_rows
     assert len(positions) > 5
 
 
+def test_after_a_prune_the_file_alone_holds_everything(path: Path, tmp_path: Path) -> None:
+    """Who copies only it, or loses the log beside it, must not go back to the first day."""
+    with open_ledger(path) as ledger:
+        ledger.note_rows([row("a"), row("b")])
+        ledger.prune(ACCOUNT, before_ns=0)
+        shutil.copy(path, tmp_path / "copy.db")
+    with open_ledger(tmp_path / "copy.db") as copy:
+        assert {found.ref.run_id for found in copy.runs()} == {"a", "b"}
+
+
 def test_a_run_in_a_state_that_there_is_not_is_damage(path: Path) -> None:
     """It would never be worked on, and nobody would know."""
     with open_ledger(path) as ledger:

@@ -503,6 +503,7 @@ class Ledger:
         again, as far back as `reach_ns` before its position.
 
         Several transactions, so that others need not wait for a long one; cut short, the rest goes the next time.
+        Afterwards the database file holds what was only in its log.
         """
         pruned = 0
         while True:
@@ -510,6 +511,7 @@ class Ledger:
                 some = history.prune_some(connection, account, before_ns, reach_ns)
             pruned += some
             if some < history.PRUNE_CHUNK:
+                self._store.checkpoint()
                 return pruned
 
     def pruned_through_ns(self, account: Account) -> int | None:

@@ -66,6 +66,19 @@ class Store:
                 with connection.begin():
                     yield connection
 
+    def checkpoint(self) -> None:
+        """Bring what is in the write-ahead log into the database file, as far as nobody is in the way.
+
+        SQLite does so by itself only after some megabytes: a quiet ledger could stand in its log alone for weeks.
+        Raises LedgerUnusable.
+        """
+        if self.path:
+            with explained(self.path), self._engine.connect() as connection:
+                # No transaction: a checkpoint within one is refused.
+                driver = connection.connection.driver_connection
+                assert isinstance(driver, sqlite3.Connection)
+                driver.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
@@ -289,8 +302,8 @@ def explained(path: Path | None) -> Generator[None]:
     where = path or "in memory"
     try:
         yield
-    except DBAPIError as error:
-        raise LedgerUnusable(_words(where, error.orig)) from error
+    except (DBAPIError, sqlite3.Error) as error:
+        raise LedgerUnusable(_words(where, error.orig if isinstance(error, DBAPIError) else error)) from error
     except (SQLAlchemyError, ValueError) as error:
         # No row where there must be one, or a value that reads as nothing we wrote.
         raise LedgerUnusable(_damaged(where, type(error).__name__)) from error

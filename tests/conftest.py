@@ -24,6 +24,7 @@ def logs_restored() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in (None, "runspan", "apscheduler")]
     before = [(logger.handlers, logger.level) for logger in loggers]
     yield
+    logging.getLogger("asyncio").filters = []
     for logger, (handlers, level) in zip(loggers, before, strict=True):
         logger.handlers = handlers
         logger.setLevel(level)

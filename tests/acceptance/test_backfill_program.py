@@ -429,7 +429,7 @@ def test_a_pause_that_another_process_was_asked_for_is_said_and_not_waited_for(
     assert len(simulator.requests) == asked
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_whoever_stops_it_what_is_under_way_is_marked_first(
     simulator: Simulator, store: OtlpStore, tmp_path: Path, number: signal.Signals
 ) -> None:

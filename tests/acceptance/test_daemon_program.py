@@ -1,5 +1,6 @@
 """`runspan run` as it is run for months: a whole day of four platforms, kills, a destination that is away."""
 
+import fcntl
 import json
 import re
 import signal
@@ -441,6 +442,49 @@ def test_a_thread_that_hangs_does_not_keep_it_from_ending(
             assert daemon.signalled(signal.SIGTERM) == 130
             assert time.monotonic() - begun < 13
         assert "stop_forced" in daemon.stderr
+
+
+def test_a_reader_of_its_log_that_stands_still_holds_up_nothing(
+    simulator: Simulator, store: OtlpStore, tmp_path: Path
+) -> None:
+    """A log driver that blocks, a pager: the pipe is full, and whoever writes to it waits."""
+    runs = ended_runs(simulator, 20)
+    program = Program.between(simulator, store, tmp_path, *all_sources(simulator), log={"level": "debug"})
+    command = program.arguments("run")
+    with subprocess.Popen(command, env=program.environ, cwd=tmp_path, stderr=subprocess.PIPE) as daemon:
+        assert daemon.stderr is not None
+        fcntl.fcntl(daemon.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        try:
+            store.wait(lambda: runs_in(store) >= ids(runs), 30)
+            begun = time.monotonic()
+            daemon.send_signal(signal.SIGTERM)
+            assert daemon.wait(13) == 0
+            assert time.monotonic() - begun < 10
+        finally:
+            daemon.kill()
+    assert program.states() == {"exported": len(runs)}
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_is_closed_ends_it_in_order_but_not_under_nohup(
+    simulator: Simulator, store: OtlpStore, tmp_path: Path, ignored: bool
+) -> None:
+    runs = ended_runs(simulator, 5)
+    program = Program.between(simulator, store, tmp_path, *all_sources(simulator))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        daemon = program.start("run")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with daemon:
+        daemon.wait_logged("web_started")
+        if ignored:
+            daemon.process.send_signal(signal.SIGHUP)
+            store.wait(lambda: runs_in(store) >= ids(runs), 30)
+            assert daemon.signalled(signal.SIGTERM) == 0
+        else:
+            assert daemon.signalled(signal.SIGHUP) == 0
+        assert daemon.logged("stopped")
 
 
 def test_who_comes_by_a_link_meets_the_same_lock(simulator: Simulator, store: OtlpStore, tmp_path: Path) -> None:

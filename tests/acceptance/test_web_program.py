@@ -141,8 +141,21 @@ def test_an_odd_path_is_not_found(window: Window, target: str, status: int) -> N
 @pytest.mark.parametrize("path", PATHS)
 def test_an_odd_host_is_not_repeated(window: Window, path: str, host: str) -> None:
     status, _, content = window.ask("GET", path, f"host: {host}")
-    assert status in (200, 400)
+    assert status in (400, 403)
     assert not host or host.encode() not in content
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:4318", "[::1]:4318", "LOCALHOST:1", "a.localhost"])
+@pytest.mark.parametrize("path", PATHS)
+def test_names_of_this_machine_are_answered(window: Window, path: str, host: str) -> None:
+    assert window.ask("GET", path, f"host: {host}")[0] == 200
+
+
+def test_a_strangers_name_that_means_this_machine_reads_nothing(window: Window) -> None:
+    """DNS rebinding: the browser takes the answer for one of the stranger's."""
+    status, _, content = window.ask("GET", "/metrics", f"host: rebound.example:{window.port}")
+    assert (status, b"runspan_" in content) == (403, False)
+    assert window.ask("GET", "/healthz", f"host: 127.0.0.1.example:{window.port}")[0] == 403
 
 
 GARBAGE = {

@@ -5,7 +5,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -375,6 +375,25 @@ class TestWindow:
         with pytest.raises(ConfigError, match=told):
             async with running(bench, store, bench.source("casedev"), web={"listen": "192.0.2.1:9464"}):
                 pass
+
+    async def test_who_only_connects_takes_few_places_and_none_for_long(
+        self, bench: Bench, store: OtlpStore, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("runspan.daemon.connection.MOST_CONNECTIONS", 5)
+        monkeypatch.setattr("runspan.daemon.connection.IDLE_SECONDS", 0.3)
+        async with running(bench, store, bench.source("casedev", **PACE)) as one, AsyncExitStack() as stack:
+            port = int(one.url.rpartition(":")[2])
+            readers: list[asyncio.StreamReader] = []
+            for sent in [b""] * 8 + [b"GET /healthz HTTP/1.1\r\nhost: a"] * 2:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                stack.callback(writer.close)
+                writer.write(sent)
+                readers.append(reader)
+            # The last ones at once, and the first ones after a while.
+            for reader in reversed(readers):
+                with suppress(ConnectionError):
+                    assert await asyncio.wait_for(reader.read(), 10) == b""
+            assert (await one.get("/healthz")).status_code == 200
 
 
 class TestRunMetrics:

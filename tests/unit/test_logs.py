@@ -1,5 +1,7 @@
 import json
 import logging
+import os
+from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -56,6 +58,54 @@ def test_libraries_speak_in_the_same_form(capsys: pytest.CaptureFixture[str]) ->
     logging.getLogger("apscheduler.scheduler").warning("skipped, as it is at every tick under a small quota")
     event = json.loads(capsys.readouterr().err)
     assert (event["event"], event["action"], event["logger"]) == ("missed by 3 s", "library", "asyncio")
+
+
+def test_what_asyncio_repeats_is_said_once_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where descriptors have run out it complains for each connection that waits."""
+    seconds = iter((1000.0, 1000.1, 1059.0, 1061.0, 1062.0))
+    monkeypatch.setattr("runspan.logs.time.monotonic", lambda: next(seconds))
+    logs.set_up(LogConfig(format="json"))
+    for _ in range(5):
+        logging.getLogger("asyncio").error("socket.accept() out of system resource")
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+class TestAReaderThatStandsStill:
+    @pytest.fixture
+    def pipe(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+        """Standard error is a pipe; this is its other end."""
+        reads, writes = os.pipe()
+        with open(writes, "w", encoding="utf-8") as stream, open(reads, "rb"):
+            monkeypatch.setattr("sys.stderr", stream)
+            logs.set_up(LogConfig(format="json"))
+            yield reads
+            logs.flush()
+
+    def test_nobody_waits_for_it_and_what_is_lost_is_counted(self, pipe: int) -> None:
+        for number in range(logs.MOST_WAITING * 2):
+            ours().info("x" * 200, action="poll", number=number)
+        logs.flush(0.01)
+        written = b""
+        while written.count(b"\n") < logs.MOST_WAITING:
+            written += os.read(pipe, 1 << 20)
+        logs.flush()
+        ours().info("goes on", action="poll", number=-1)
+        logs.flush()
+        written += os.read(pipe, 1 << 20)
+        events = [json.loads(line) for line in written.splitlines()]
+        numbers = [event["number"] for event in events if event["action"] == "poll"]
+        assert numbers[:-1] == list(range(len(numbers) - 1))
+        [lost] = [event["lines"] for event in events if event["action"] == "logs_lost"]
+        assert len(numbers) - 1 + lost == logs.MOST_WAITING * 2
+
+    def test_every_line_is_written_whole_and_in_order(self, pipe: int) -> None:
+        for number in range(100):
+            ours().info("é\n" * 50, action="poll", number=number)
+        logs.flush()
+        lines = os.read(pipe, 1 << 20).splitlines()
+        assert [json.loads(line)["number"] for line in lines] == list(range(100))
 
 
 def test_below_the_level_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ class Broken:
 
 
 def test_a_figure_that_cannot_be_had_is_said_without_its_words() -> None:
-    window = TestClient(app(cast("Any", None), cast("Any", Broken())), raise_server_exceptions=True)
+    window = TestClient(app(cast("Any", None), cast("Any", Broken()), only_local=False), raise_server_exceptions=True)
     with capture_logs() as logs:
         answer = window.get("/metrics")
     assert (answer.status_code, answer.text) == (500, "this failed; the log says why\n")

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib
 import importlib.metadata
+import logging
 import os
 import resource
 import sys
@@ -142,7 +143,9 @@ def _set_limits() -> None:
 
 
 def _say(text: str) -> None:
-    """One message on standard error; where that cannot be written, there is nobody to tell."""
+    """One message on standard error, behind the logs; where that cannot be written, there is nobody to tell."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 

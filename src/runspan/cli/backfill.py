@@ -27,6 +27,7 @@ from runspan.pipeline.assembly import pipeline
 from runspan.pipeline.backfill import Backfill, Request
 from runspan.pipeline.report import Report
 from runspan.rate import MemoryBudget
+from runspan.stop import on_signal
 
 log = structlog.get_logger()
 
@@ -89,9 +90,9 @@ def backfill(
 async def _backfill(config: Config, name: str, request: Request, *, dry_run: bool) -> Report:
     this = asyncio.current_task()
     assert this is not None
-    # As asyncio does on Ctrl-C: what is under way is sent and marked first.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     with ExitStack() as stack:
+        # As asyncio does on Ctrl-C: what is under way is sent and marked first.
+        stack.enter_context(on_signal(lambda _: this.cancel(), (signal.SIGTERM, signal.SIGHUP)))
         ledger = known_in = None
         if not dry_run:
             ledger = stack.enter_context(Ledger.open(config.ledger.url))

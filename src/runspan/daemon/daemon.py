@@ -6,13 +6,9 @@ delivered and marked within `DRAIN_SECONDS`, and what is not stays due.
 """
 
 import asyncio
-import contextlib
-import logging
-import os
 import signal
-import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,16 +28,15 @@ from runspan.pipeline.line import Line
 from runspan.pipeline.outbox import Parcel
 from runspan.pipeline.work import Work
 from runspan.quantities import nanoseconds
+from runspan.stop import on_signal
 
 log = structlog.get_logger()
 
 DRAIN_SECONDS = 8.0
 """Container runtimes send SIGKILL after ten; closing what is open takes its time too."""
-LAST_RESORT_SECONDS = 9.5
 LEASE_RENEWAL = timedelta(minutes=2)
 PRUNE_EVERY = timedelta(hours=1)
 FIRST_LOOK_BACK = timedelta(minutes=1)
-EXIT_FORCED = 130
 CLOCK_LOOK_SECONDS = 1.0
 CLOCK_TOLERANCE_NS = 2_000_000_000
 """A clock that is set back by less delays us by no more than that."""
@@ -56,25 +51,31 @@ async def run(
     stop: asyncio.Event | None = None,
     on_marked: Callable[[Parcel, RowState], None] = lambda parcel, state: None,
 ) -> signal.Signals | None:
-    """Run until SIGTERM, SIGINT or `stop`, and give the signal. `on_marked` hears of every run that was sent.
+    """Run until `stop` or a signal, and give the signal. `on_marked` hears of every run that was sent.
 
     Raises LedgerUnusable (also where another daemon holds the ledger) and ConfigError.
     """
     stopping = stop or asyncio.Event()
+    signals: list[signal.Signals] = []
     metrics = Metrics(ledger)
 
     def marked(parcel: Parcel, state: RowState) -> None:
         metrics.on_marked(parcel, state)
         on_marked(parcel, state)
 
+    def signalled(number: signal.Signals) -> None:
+        signals.append(number)
+        stopping.set()
+
     with ledger.hold_daemon():
-        async with pipeline(config, ledger, on_marked=marked) as line_up, _signals(stopping) as signals:
-            _greet(line_up)
-            metrics.watch(line_up)
-            daemon = Daemon(line_up)
-            async with serve(config.web, line_up, metrics) as url:
-                log.info(f"status page at {url}", action="web_started", url=url)
-                await daemon.run(stopping)
+        async with pipeline(config, ledger, on_marked=marked) as line_up:
+            with on_signal(signalled):
+                _greet(line_up)
+                metrics.watch(line_up)
+                daemon = Daemon(line_up)
+                async with serve(config.web, line_up, metrics) as url:
+                    log.info(f"status page at {url}", action="web_started", url=url)
+                    await daemon.run(stopping)
     return signals[0] if signals else None
 
 
@@ -248,36 +249,6 @@ def _greet(line_up: Pipeline) -> None:
         )
 
 
-def _give_up() -> None:
-    log.error("something does not let go, so it is left as it is; the rest stays due", action="stop_forced")
-    logging.shutdown()
-    os._exit(EXIT_FORCED)
-
-
 def _receiver(endpoint: str) -> str:
     """An endpoint without what is added to it anyway."""
     return endpoint.rstrip("/").removesuffix("/v1/traces").rstrip("/")
-
-
-@contextlib.asynccontextmanager
-async def _signals(stopping: asyncio.Event) -> AsyncGenerator[list[signal.Signals]]:
-    """Lets SIGTERM and SIGINT set `stopping`; gives the list of those that came."""
-    loop = asyncio.get_running_loop()
-    came: list[signal.Signals] = []
-
-    def stop(number: signal.Signals) -> None:
-        if not came:
-            # A thread that hangs (a lock on a file, an SDK exporter) can be neither cancelled nor left behind.
-            last_resort = threading.Timer(LAST_RESORT_SECONDS, _give_up)
-            last_resort.daemon = True
-            last_resort.start()
-        came.append(number)
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
-    try:
-        yield came
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)

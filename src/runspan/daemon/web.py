@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import html
+import urllib.parse
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -14,6 +15,8 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from runspan.config import WebConfig
+from runspan.config.urls import is_loopback
+from runspan.daemon.connection import MOST_CONNECTIONS, Connection
 from runspan.errors import ConfigError, said
 from runspan.ledger import Count
 from runspan.metrics import Metrics
@@ -51,7 +54,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 async def serve(config: WebConfig, pipeline: Pipeline, metrics: Metrics) -> AsyncGenerator[str]:
     """Serve while the context lasts; gives the page's URL. Raises ConfigError where the address cannot be had."""
     settings = uvicorn.Config(
-        app(pipeline, metrics),
+        app(pipeline, metrics, only_local=is_loopback(config.host)),
         host=config.host,
         port=config.port,
         log_config=None,
@@ -60,6 +63,8 @@ async def serve(config: WebConfig, pipeline: Pipeline, metrics: Metrics) -> Asyn
         ws="none",
         server_header=False,
         headers=HEADERS,
+        http=Connection,
+        backlog=MOST_CONNECTIONS,
     )
     server = _Server(settings)
     try:
@@ -88,8 +93,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def app(pipeline: Pipeline, metrics: Metrics) -> Starlette:
-    """The ASGI application."""
+def app(pipeline: Pipeline, metrics: Metrics, *, only_local: bool) -> Starlette:
+    """The ASGI application. `only_local`: it answers to names of this machine alone."""
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -106,13 +111,18 @@ def app(pipeline: Pipeline, metrics: Metrics) -> Starlette:
         return HTMLResponse(await asyncio.to_thread(_page, pipeline))
 
     paths = {"/": status, "/healthz": healthz, "/readyz": readyz, "/metrics": show_metrics}
-    made = Starlette(routes=[Route(path, _explained(endpoint)) for path, endpoint in paths.items()])
+    made = Starlette(
+        routes=[Route(path, _guarded(endpoint, only_local=only_local)) for path, endpoint in paths.items()]
+    )
     made.router.redirect_slashes = False  # the address would be made of the request's Host
     return made
 
 
-def _explained(endpoint: Endpoint) -> Endpoint:
+def _guarded(endpoint: Endpoint, *, only_local: bool) -> Endpoint:
     async def answer(request: Request) -> Response:
+        # A page of a stranger can let its own name mean 127.0.0.1, and would then read ours (DNS rebinding).
+        if only_local and not _is_local(request.headers.get("host", "localhost")):
+            return PlainTextResponse("this is for localhost alone: see [web] listen\n", status_code=403)
         try:
             return await endpoint(request)
         except Exception as error:
@@ -120,6 +130,13 @@ def _explained(endpoint: Endpoint) -> Endpoint:
             return PlainTextResponse("this failed; the log says why\n", status_code=500)
 
     return answer
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return is_loopback(urllib.parse.urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
 
 
 def _troubles(pipeline: Pipeline) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 import sys
 
+from runspan import exits
+
 
 def main() -> None:
     """Run the command line; Ctrl-C ends it quietly, also while it is still being loaded."""
@@ -10,7 +12,7 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(exits.INTERRUPTED)
 
 
 if __name__ == "__main__":

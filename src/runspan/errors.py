@@ -16,10 +16,16 @@ No message carries a response body, a header or a secret.
 """
 
 import traceback
+from typing import ClassVar
+
+from runspan import exits
 
 
 class RunspanError(Exception):
     """Base of all errors that a user may see; its text is one line."""
+
+    exit_code: ClassVar[int] = exits.INCOMPLETE
+    """What the program ends with where nothing catches it."""
 
 
 def said(error: BaseException) -> str:
@@ -36,12 +42,16 @@ def said(error: BaseException) -> str:
 class ConfigError(RunspanError):
     """The configuration or the command line is wrong."""
 
+    exit_code = exits.BAD_CONFIG
+
 
 class SourceUnavailable(RunspanError):
     """A source did not give an answer that can be used; asking later may help.
 
     `retry_after_seconds` is what the platform asked for, if it did.
     """
+
+    exit_code = exits.UNREACHABLE
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
@@ -82,6 +92,10 @@ class RunGone(RunspanError):
 class DeliveryRefused(RunspanError):
     """The destination refuses what we send, so nothing is sent until someone acts."""
 
+    exit_code = exits.UNREACHABLE
+
 
 class LedgerUnusable(RunspanError):
     """The ledger cannot be opened, read or written, or another daemon holds it."""
+
+    exit_code = exits.NO_LEDGER

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 
 import structlog
 
-from runspan import logs
+from runspan import exits, logs
 
 log = structlog.get_logger()
 
 LAST_RESORT_SECONDS = 9.5
 """Container runtimes send SIGKILL after ten."""
 LAST_WORDS_SECONDS = 0.3
-EXIT_FORCED = 130
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -49,4 +48,4 @@ def on_signal(stop: Callable[[signal.Signals], object], signals: Sequence[signal
 def _give_up() -> None:
     log.error("something does not let go, so it is left as it is; the rest stays due", action="stop_forced")
     logs.flush(LAST_WORDS_SECONDS)
-    os._exit(EXIT_FORCED)
+    os._exit(exits.INTERRUPTED)

@@ -17,7 +17,8 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from runspan.errors import ConfigError, DeliveryRefused, LedgerUnusable, RunspanError, SourceUnavailable, said
+from runspan import exits
+from runspan.errors import RunspanError, said
 from runspan.secrets import mask
 
 COMMANDS = {
@@ -33,16 +34,6 @@ COMMANDS = {
     "schema": "Print the configuration's JSON schema.",
 }
 """Each is the function of its own name in the module `runspan.cli.<name>`."""
-
-EXIT_CODES: dict[type[RunspanError], int] = {
-    ConfigError: 2,
-    SourceUnavailable: 3,
-    DeliveryRefused: 3,
-    LedgerUnusable: 4,
-}
-EXIT_INCOMPLETE = 1
-"""Some runs were quarantined, gone or expired."""
-EXIT_INTERRUPTED = 130
 
 MOST_OPEN_FILES = 65_536
 _OUTPUT_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -91,7 +82,7 @@ def main() -> None:
     if lost and not isinstance(lost, BrokenPipeError):
         _say(_cannot_print(lost))
     _lost(sys.stderr)
-    sys.exit(code or (EXIT_INCOMPLETE if lost else 0))
+    sys.exit(code or (exits.INCOMPLETE if lost else 0))
 
 
 def _run() -> int:
@@ -102,7 +93,7 @@ def _run() -> int:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except RunspanError as error:
         _say(mask(str(error)))
-        return exit_code(error)
+        return error.exit_code
     except BrokenPipeError:
         # Whoever read our output (head, less) has seen enough; a complaint would be noise.
         return 1
@@ -115,11 +106,6 @@ def _run() -> int:
             _say("".join([*traceback.format_tb(error.__traceback__), said(error)]))
         return 1
     return 0
-
-
-def exit_code(error: RunspanError) -> int:
-    """What the program ends with after this error; 1 for one that concerns a single run."""
-    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_INCOMPLETE)
 
 
 def _open_missing_streams() -> None:

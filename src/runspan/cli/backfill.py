@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from runspan import files
-from runspan.cli import EXIT_INCOMPLETE, EXIT_INTERRUPTED, screen
+from runspan import exits, files
+from runspan.cli import screen
 from runspan.cli.options import ConfigFile, Since, Until, instant_ns, load_config
 from runspan.config import Config
 from runspan.errors import ConfigError
@@ -81,10 +81,10 @@ def backfill(
         report = asyncio.run(_backfill(loaded, source, request, dry_run=dry_run))
     except (KeyboardInterrupt, asyncio.CancelledError):
         typer.echo("stopped; start the same command again to go on", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise typer.Exit(exits.INTERRUPTED) from None
     screen.output().print(table(report, dry_run=dry_run))
     if not report.complete:
-        raise typer.Exit(EXIT_INCOMPLETE)
+        raise typer.Exit(exits.INCOMPLETE)
 
 
 async def _backfill(config: Config, name: str, request: Request, *, dry_run: bool) -> Report:

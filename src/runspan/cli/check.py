@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from runspan.cli import exit_code
 from runspan.cli.options import ConfigFile, load_config
 from runspan.config import Config, DestinationConfig, LedgerConfig, SourceConfig
 from runspan.errors import DeliveryRefused, LedgerUnusable, RunGone, RunspanError, RunUnreadable
@@ -50,7 +49,7 @@ def check(
     for finding in findings:
         mark = typer.style("failed", fg="red") if finding.error else typer.style("ok    ", fg="green")
         typer.echo(f"{mark}  {finding.what:<{width}}  {finding.error or finding.detail}")
-    raise typer.Exit(max((exit_code(finding.error) for finding in findings if finding.error), default=0))
+    raise typer.Exit(max((finding.error.exit_code for finding in findings if finding.error), default=0))
 
 
 async def _try_all(config: Config, *, send_test_trace: bool) -> list[Finding]:

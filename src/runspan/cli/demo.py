@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from runspan import logs
-from runspan.cli import EXIT_INTERRUPTED
+from runspan import exits, logs
 from runspan.cli.check import writable_file
 from runspan.cli.waterfall import print_trace
 from runspan.config import LogConfig
@@ -47,7 +46,7 @@ def demo(
             print_trace(trace)
     typer.echo(f"\n{shown.runs} runs became traces in {endpoint or output}")
     if ended_by is signal.SIGINT:
-        raise typer.Exit(EXIT_INTERRUPTED)
+        raise typer.Exit(exits.INTERRUPTED)
     if shown.missing:
         raise SourceUnavailable("not every run could be exported in time; the log above says why")
 

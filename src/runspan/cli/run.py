@@ -5,7 +5,7 @@ import signal
 
 import typer
 
-from runspan.cli import EXIT_INTERRUPTED
+from runspan import exits
 from runspan.cli.options import ConfigFile, load_config
 from runspan.daemon import daemon
 from runspan.errors import ConfigError
@@ -20,4 +20,4 @@ def run(config: ConfigFile) -> None:
     with Ledger.open(loaded.ledger.url) as ledger:
         ended_by = asyncio.run(daemon.run(loaded, ledger))
     if ended_by is signal.SIGINT:
-        raise typer.Exit(EXIT_INTERRUPTED)
+        raise typer.Exit(exits.INTERRUPTED)

@@ -19,10 +19,8 @@ _MOST_TOKENS = 2_000_000
 """Of a document that is too deep; more would take seconds, in which nothing else is done."""
 
 # A string need not end: or each quotation mark in a broken one would be read to the end of the body again.
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
-
-
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_TOKEN = re.compile(_STRING.pattern + rb"|[\[{\]}]", re.DOTALL)
 
 
 class TooManyValues(ValueError):

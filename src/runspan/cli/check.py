@@ -229,7 +229,7 @@ async def _test_trace(destination: DestinationConfig) -> str:
         await exporter.close()
     if answer.kind is not AnswerKind.ACCEPTED:
         raise DeliveryRefused(answer.reason)
-    url = destination.trace_url.replace("{trace_id}", trace_id.hex()) if destination.trace_url else ""
+    url = destination.url_of_trace(trace_id) or ""
     if destination.query_url is None:
         return f"{trace_id.hex()} taken, not read back: query_url is not set {url}".rstrip()
     if not await wait_for_trace(destination, trace_id, patience_seconds=PATIENCE_SECONDS):

@@ -24,8 +24,8 @@ def id(
     configured = load_config(config) if config else None
     trace = ids.trace_id(platform, tenant or _tenant(platform, configured), run)
     typer.echo(f"trace_id {trace.hex()}\nroot_span_id {ids.root_span_id(trace).hex()}")
-    if configured and configured.destination.trace_url:
-        typer.echo(f"url {configured.destination.trace_url.replace('{trace_id}', trace.hex())}")
+    if configured and (url := configured.destination.url_of_trace(trace)):
+        typer.echo(f"url {url}")
 
 
 def _tenant(platform: str, config: "Config | None") -> str:
@@ -37,9 +37,7 @@ def _tenant(platform: str, config: "Config | None") -> str:
     if platform not in known:
         raise ConfigError(f"unknown platform {platform}; known are {', '.join(known)}")
     if config:
-        tenants = {
-            source.tenant or origin_of(source.base_url) for source in config.source if source.platform == platform
-        }
+        tenants = {source.tenant_or_origin for source in config.source if source.platform == platform}
         if len(tenants) == 1:
             return tenants.pop()
         if tenants:

@@ -134,7 +134,7 @@ class DestinationConfig(Table):
     def _secrets_stay_home(self) -> "DestinationConfig":
         # query_url gets headers only where its origin is the endpoint's.
         parts = urllib.parse.urlsplit(self.endpoint)
-        in_clear = self.protocol in DEFAULT_ENDPOINTS and parts.scheme == "http"
+        in_clear = self.is_receiver and parts.scheme == "http"
         secrets = [name for name, value in self.headers.items() if isinstance(value, Secret)]
         if in_clear and secrets and not self.allow_http and not is_loopback(parts.hostname or ""):
             text = (
@@ -145,13 +145,27 @@ class DestinationConfig(Table):
         return self
 
     @property
+    def is_receiver(self) -> bool:
+        """Whether it is an OTLP receiver, which is spoken to over the network."""
+        return self.protocol in DEFAULT_ENDPOINTS
+
+    @property
     def traces_url(self) -> str:
         """For http/protobuf: where traces are posted to."""
-        url = self.endpoint.rstrip("/")
-        return url if url.endswith("/traces") else f"{url}/v1/traces"
+        return traces_url_at(self.endpoint)
+
+    def url_of_trace(self, trace_id: bytes) -> str | None:
+        """Where people open that trace; None where trace_url is not set."""
+        return self.trace_url.replace("{trace_id}", trace_id.hex()) if self.trace_url else None
 
     def revealed_headers(self) -> dict[str, str]:
         """The headers as they are to be sent now, names in lower case. Raises ConfigError."""
         return {
             name.lower(): value.reveal() if isinstance(value, Secret) else value for name, value in self.headers.items()
         }
+
+
+def traces_url_at(endpoint: str) -> str:
+    """Where an http/protobuf receiver at `endpoint` takes traces; the same for all ways to write the endpoint."""
+    url = endpoint.rstrip("/")
+    return url if url.endswith("/traces") else f"{url}/v1/traces"

@@ -17,6 +17,7 @@ from apscheduler.job import Job
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from runspan.config import Config
+from runspan.config.destination import traces_url_at
 from runspan.daemon.web import serve
 from runspan.errors import LedgerUnusable, SourceUnavailable, said
 from runspan.ledger import Ledger, RowState
@@ -232,7 +233,7 @@ def _greet(line_up: Pipeline) -> None:
         )
     destination = line_up.config.destination
     before = line_up.ledger.remember_destination(destination.endpoint)
-    if before and _receiver(before) != _receiver(destination.endpoint):
+    if before and traces_url_at(before) != destination.traces_url:
         log.warning(
             f"the destination was {before} before: older runs are not in {destination.endpoint}; "
             "`runspan backfill --force` sends them there too",
@@ -247,8 +248,3 @@ def _greet(line_up: Pipeline) -> None:
             tenant=line.source.tenant,
             lists=line.source.lists,
         )
-
-
-def _receiver(endpoint: str) -> str:
-    """An endpoint without what is added to it anyway."""
-    return endpoint.rstrip("/").removesuffix("/v1/traces").rstrip("/")

@@ -14,8 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from runspan.config import WebConfig
-from runspan.config.urls import is_loopback
+from runspan.config import WebConfig, is_loopback
 from runspan.daemon.connection import MOST_CONNECTIONS, Connection
 from runspan.errors import ConfigError, said
 from runspan.ledger import Count

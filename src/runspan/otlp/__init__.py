@@ -16,7 +16,7 @@ def exporter(destination: "DestinationConfig") -> Exporter:
     Raises ConfigError where no such SDK exporter is installed, a path begins with the home of a user without one, or
     the environment names a proxy that is none.
     """
-    if destination.protocol in ("http/protobuf", "grpc"):
+    if destination.is_receiver:
         from runspan.http import environment_proxy
 
         environment_proxy(destination.endpoint)

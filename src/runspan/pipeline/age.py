@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import structlog
 
-from runspan.config import DEFAULT_ENDPOINTS, DestinationConfig
+from runspan.config import DestinationConfig
 from runspan.otlp.presets import PRESETS
 from runspan.quantities import format_duration, nanoseconds
 
@@ -40,7 +40,7 @@ def age_limit(destination: DestinationConfig) -> AgeLimit | None:
     A preset speaks of a backend, which a file or an SDK exporter does not tell.
     """
     preset, age = PRESETS[destination.preset], destination.max_span_age
-    if age is None and destination.protocol in DEFAULT_ENDPOINTS and preset.max_span_age_seconds is not None:
+    if age is None and destination.is_receiver and preset.max_span_age_seconds is not None:
         age = timedelta(seconds=preset.max_span_age_seconds)
     if not age:
         return None

@@ -118,7 +118,7 @@ def open_source(
         )
     except ConnectionFailed as failed:
         raise ConfigError(f"source {source_config.name}: {failed.reason}") from None
-    key = f"{kind.platform} {source_config.tenant or connection.origin}"
+    key = f"{kind.platform} {source_config.tenant_or_origin}"
     interval_ns = spacing_ns(source_config.rate)
     secret = source_config.api_key
 

@@ -11,7 +11,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from runspan import files
 from runspan.errors import ConfigError
-from runspan.home import expanded
+from runspan.paths import expanded, possible
 from runspan.projection.redaction import redact
 
 MASK = "[secret]"
@@ -36,9 +36,7 @@ class Secret:
     def __init__(self, reference: str) -> None:
         if not re.fullmatch(_REFERENCE, reference):
             raise ValueError("a secret does not stand in the configuration itself: write env:NAME or file:/path")
-        if "\0" in reference:
-            raise ValueError("a path has no NUL character")
-        self.reference = reference
+        self.reference = possible(reference)
         self._text: str | None = None
 
     @classmethod

@@ -15,7 +15,7 @@ import typer
 from runspan.cli.options import ConfigFile, load_config
 from runspan.config import Config, DestinationConfig, LedgerConfig, SourceConfig
 from runspan.errors import DeliveryRefused, LedgerUnusable, RunGone, RunspanError, RunUnreadable
-from runspan.home import expanded
+from runspan.paths import expanded
 from runspan.rate import Budget
 from runspan.secrets import Secret
 

@@ -16,7 +16,7 @@ from runspan.cli.waterfall import print_trace
 from runspan.config import LogConfig
 from runspan.demo import bridge
 from runspan.errors import SourceUnavailable
-from runspan.home import expanded
+from runspan.paths import expanded
 
 
 def demo(

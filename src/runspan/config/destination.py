@@ -6,10 +6,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from runspan.config.table import Table, refusal, refuse
 from runspan.config.urls import BaseUrl, WebUrl, base_url, is_loopback
+from runspan.paths import possible
 from runspan.quantities import Duration
 from runspan.secrets import Secret
 
@@ -27,6 +28,7 @@ _HEADER_NAMES = {
     ),
 }
 
+PemFile: TypeAlias = Annotated[Path, AfterValidator(possible)]
 HeaderValue: TypeAlias = Annotated[Secret | str, Field(union_mode="left_to_right")]
 
 
@@ -66,11 +68,11 @@ class DestinationConfig(Table):
     """How people open a trace; {trace_id} is filled in."""
     query_url: BaseUrl | None = Field(default=None, examples=["http://localhost:16686"])
     """The backend's query API, to read traces back (check --send-test-trace, backfill --verify)."""
-    ca_file: Path | None = Field(default=None, examples=["/etc/ssl/our-ca.pem"])
+    ca_file: PemFile | None = Field(default=None, examples=["/etc/ssl/our-ca.pem"])
     """PEM file of the authorities to trust instead of the system's."""
-    client_cert: Path | None = Field(default=None, examples=["/etc/runspan/client.pem"])
+    client_cert: PemFile | None = Field(default=None, examples=["/etc/runspan/client.pem"])
     """PEM file of the client certificate, for mutual TLS."""
-    client_key: Path | None = Field(default=None, examples=["/etc/runspan/client.key"])
+    client_key: PemFile | None = Field(default=None, examples=["/etc/runspan/client.key"])
     """PEM file of the client certificate's key."""
 
     @field_validator("endpoint")
@@ -81,16 +83,7 @@ class DestinationConfig(Table):
             return base_url(endpoint or DEFAULT_ENDPOINTS[protocol])
         if protocol and not endpoint:
             raise ValueError(f"missing: protocol {protocol} needs a path (file) or an entry-point name (sdk)")
-        if "\0" in endpoint:
-            raise ValueError("a path has no NUL character")
-        return endpoint
-
-    @field_validator("ca_file", "client_cert", "client_key")
-    @classmethod
-    def _can_be_a_path(cls, path: Path | None) -> Path | None:
-        if path and "\0" in str(path):
-            raise ValueError("a path has no NUL character")
-        return path
+        return possible(endpoint)
 
     @field_validator("headers")
     @classmethod

@@ -15,9 +15,9 @@ from sqlalchemy import Connection, Engine, NullPool, Pool, QueuePool, StaticPool
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from runspan.errors import ConfigError, LedgerUnusable
-from runspan.home import expanded
 from runspan.ledger import schema
 from runspan.ledger.values import RowState
+from runspan.paths import expanded
 
 BUSY_TIMEOUT_SECONDS = 30
 """How long to wait for another process' transaction. Ours take milliseconds, so a longer wait means that something else

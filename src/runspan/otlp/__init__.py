@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from runspan.home import expanded
 from runspan.otlp.base import Exporter
 from runspan.otlp.tls import TlsFiles
+from runspan.paths import expanded
 
 if TYPE_CHECKING:
     from runspan.config import DestinationConfig

@@ -1,5 +1,6 @@
 """Questions to the ledger, and the end of its memory: pruning."""
 
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, not_, or_, select
@@ -111,8 +112,7 @@ def _may_be_listed(reach_ns: int) -> ColumnElement[bool]:
 
 
 def _remember_pruned(connection: Connection, account: Account, through_ns: int) -> None:
-    identity = {"platform": account.platform, "tenant": account.tenant}
-    row = sqlite.insert(accounts).values(identity | {"pruned_through_ns": through_ns})
+    row = sqlite.insert(accounts).values(asdict(account) | {"pruned_through_ns": through_ns})
     before = func.coalesce(accounts.c.pruned_through_ns, 0)
     connection.execute(
         row.on_conflict_do_update(
@@ -125,5 +125,4 @@ def _remember_pruned(connection: Connection, account: Account, through_ns: int) 
 
 def pruned_through_ns(connection: Connection, account: Account) -> int | None:
     """The latest creation time of a run that was pruned."""
-    mine = and_(accounts.c.platform == account.platform, accounts.c.tenant == account.tenant)
-    return connection.scalar(select(accounts.c.pruned_through_ns).where(mine))
+    return connection.scalar(select(accounts.c.pruned_through_ns).where(of(account, accounts)))

@@ -1,11 +1,13 @@
 """How far each list has been read, and since when each agent is known."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, insert, or_, select, update
 from sqlalchemy.dialects import sqlite
 
+from runspan.ledger.rows import of
 from runspan.ledger.schema import accounts, agents, sweeps
 from runspan.ledger.values import Account, Sweep
 from runspan.model import Json
@@ -15,12 +17,7 @@ SLOW = "slow"
 
 
 def _at(account: Account, scope: str, kind: str) -> ColumnElement[bool]:
-    return and_(
-        sweeps.c.platform == account.platform,
-        sweeps.c.tenant == account.tenant,
-        sweeps.c.scope == scope,
-        sweeps.c.kind == kind,
-    )
+    return and_(of(account, sweeps), sweeps.c.scope == scope, sweeps.c.kind == kind)
 
 
 def sweep(connection: Connection, account: Account, scope: str, kind: str) -> Sweep | None:
@@ -53,7 +50,7 @@ def begin_sweep(
     start_ns, end_ns = window
     new_pass = {"window_start_ns": start_ns, "window_end_ns": end_ns, "cursor": None, "high_ns": None}
     if sweep(connection, account, scope, kind) is None:
-        identity = {"platform": account.platform, "tenant": account.tenant, "scope": scope, "kind": kind}
+        identity = asdict(account) | {"scope": scope, "kind": kind}
         begin = {"start_ns": position_ns, "position_ns": position_ns}
         connection.execute(insert(sweeps).values(identity | new_pass | begin))
     else:
@@ -101,25 +98,23 @@ def _advance(connection: Connection, account: Account, scope: str, window_start_
 
 def rewind(connection: Connection, account: Account, latest_ns: int, start_ns: int) -> int:
     """See `Ledger.rewind`. What is later than that of agents and their listings is forgotten."""
-    of_account = {"platform": account.platform, "tenant": account.tenant}
     late = and_(sweeps.c.kind.in_((POLL, SLOW)), or_(sweeps.c.position_ns > latest_ns, sweeps.c.start_ns > latest_ns))
     # Where the list began is only as wrong as its position if it is late itself.
     begin_ns = case((sweeps.c.start_ns > latest_ns, start_ns), else_=sweeps.c.start_ns)
     position_ns = case((begin_ns > start_ns, begin_ns), else_=start_ns)
     again = {"start_ns": begin_ns, "position_ns": position_ns, "window_start_ns": position_ns, "cursor": None}
-    rewound = connection.execute(update(sweeps).filter_by(**of_account).where(late).values(again)).rowcount
-    new = update(agents).filter_by(**of_account).where(agents.c.start_ns > latest_ns)
+    rewound = connection.execute(update(sweeps).where(of(account, sweeps), late).values(again)).rowcount
+    new = update(agents).where(of(account, agents), agents.c.start_ns > latest_ns)
     connection.execute(new.values(start_ns=None))
-    listed = update(accounts).filter_by(**of_account).where(accounts.c.agents_listed_ns > latest_ns)
+    listed = update(accounts).where(of(account, accounts), accounts.c.agents_listed_ns > latest_ns)
     connection.execute(listed.values(agents_listed_ns=None))
     return rewound
 
 
 def agents_listed(connection: Connection, account: Account, listed: Mapping[str, str | None], listed_ns: int) -> None:
     """Remember a complete listing of the agents: an agent that is new in it starts at the listing before."""
-    mine = and_(accounts.c.platform == account.platform, accounts.c.tenant == account.tenant)
-    identity = {"platform": account.platform, "tenant": account.tenant}
-    before_ns = connection.scalar(select(accounts.c.agents_listed_ns).where(mine))
+    identity = asdict(account)
+    before_ns = connection.scalar(select(accounts.c.agents_listed_ns).where(of(account, accounts)))
     if listed:
         new = [identity | {"agent_id": id, "name": name, "start_ns": before_ns} for id, name in listed.items()]
         connection.execute(sqlite.insert(agents).on_conflict_do_nothing(), new)
@@ -131,10 +126,4 @@ def agents_listed(connection: Connection, account: Account, listed: Mapping[str,
 
 def agent_start_ns(connection: Connection, account: Account, agent_id: str) -> int | None:
     """From when on an agent's runs are to be read; None for one of the first listing, or unknown."""
-    return connection.scalar(
-        select(agents.c.start_ns).where(
-            agents.c.platform == account.platform,
-            agents.c.tenant == account.tenant,
-            agents.c.agent_id == agent_id,
-        )
-    )
+    return connection.scalar(select(agents.c.start_ns).where(of(account, agents), agents.c.agent_id == agent_id))

@@ -8,9 +8,9 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    Insert,
     Row,
     Select,
+    Table,
     and_,
     bindparam,
     select,
@@ -37,7 +37,7 @@ KEY = and_(
 
 
 def param(name: str) -> BindParameter[Any]:
-    """A parameter of a statement that is executed with a list of values."""
+    """`bindparam`, of which a type checker cannot tell what it gives."""
     return bindparam(name)
 
 
@@ -46,9 +46,9 @@ def key(ref: RunRef) -> dict[str, Any]:
     return {"key_platform": ref.platform, "key_tenant": ref.tenant, "key_run_id": ref.run_id}
 
 
-def of(account: Account) -> ColumnElement[bool]:
-    """The rows of one account."""
-    return and_(runs.c.platform == account.platform, runs.c.tenant == account.tenant)
+def of(account: Account, table: Table = runs) -> ColumnElement[bool]:
+    """The rows of one account, in `runs` or another table."""
+    return and_(table.c.platform == account.platform, table.c.tenant == account.tenant)
 
 
 def ref_of(row: Row[Any]) -> RunRef:
@@ -137,7 +137,7 @@ def note(
             updates.append(key(ref) | after)
 
     if inserts:
-        connection.execute(_insert_unless_known(), inserts)
+        connection.execute(sqlite.insert(runs).on_conflict_do_nothing(), inserts)
     if updates:
         connection.execute(update(runs).where(KEY).values({name: param(name) for name in _CHANGEABLE}), updates)
     noted = Noted(len(inserts), became_due, len(unique) - len(inserts) - became_due)
@@ -186,11 +186,6 @@ def _identity(row: NewRow, now_ns: int) -> dict[str, Any]:
         "source": row.source,
         "first_seen_ns": now_ns,
     }
-
-
-def _insert_unless_known() -> Insert:
-    # The one statement that each dialect spells with its own construct.
-    return sqlite.insert(runs).on_conflict_do_nothing()
 
 
 def open_ids(connection: Connection, account: Account, limit: int) -> list[str]:

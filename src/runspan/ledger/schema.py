@@ -31,7 +31,7 @@ metadata = MetaData()
 
 
 class Words(TypeDecorator[str]):
-    """Text of any origin: some send lone surrogates, which no database takes, and NUL, which PostgreSQL refuses."""
+    """Text of any origin: some send lone surrogates, which no database takes, or NUL, where SQLite may stop reading."""
 
     impl = Text
     cache_ok = True
@@ -60,7 +60,7 @@ def _account() -> tuple[Column[Any], Column[Any]]:
 
 def _partial(name: str, *columns: str, where: str) -> Index:
     condition = column(where).is_not(None)
-    return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
+    return Index(name, *columns, sqlite_where=condition)
 
 
 runs = Table(

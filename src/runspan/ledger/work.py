@@ -39,10 +39,8 @@ def claim(
         if job is not None:
             due = due.where(runs.c.job == job)
         at_most = limit if state is RowState.DUE else min(limit, most_open)
-        due = (
-            due.order_by(func.random() if at_random else runs.c.due_ns).limit(at_most).with_for_update(skip_locked=True)
-        )
-        candidates += connection.execute(due)
+        in_turn = due.order_by(func.random() if at_random else runs.c.due_ns)
+        candidates += connection.execute(in_turn.limit(at_most))
     if not at_random:
         candidates.sort(key=lambda row: row.due_ns)
     surplus = {row.run_id for row in [row for row in candidates if row.state != RowState.DUE][most_open:]}

@@ -2,8 +2,10 @@
 
 from runspan.ledger.ledger import LEASE_NS, Ledger
 from runspan.ledger.values import (
+    POLL,
     SAMPLED_OUT,
     SETTLED,
+    SLOW,
     UNSETTLED,
     UNWANTED,
     Account,
@@ -24,8 +26,10 @@ from runspan.ledger.values import (
 
 __all__ = [
     "LEASE_NS",
+    "POLL",
     "SAMPLED_OUT",
     "SETTLED",
+    "SLOW",
     "UNSETTLED",
     "UNWANTED",
     "Account",

@@ -6,10 +6,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, func, not_, or_, select
 from sqlalchemy.dialects import sqlite
 
-from runspan.ledger.positions import POLL, SLOW
 from runspan.ledger.rows import of, ref_of
 from runspan.ledger.schema import accounts, runs, sweeps
-from runspan.ledger.values import Account, Count, RowState, RunRow, Summary
+from runspan.ledger.values import POLL, SLOW, Account, Count, RowState, RunRow, Summary
 from runspan.ledger.work import SUMMARY_COLUMNS
 
 PRUNE_CHUNK = 2000
@@ -18,6 +17,7 @@ PRUNE_CHUNK = 2000
 
 def runs_matching(
     connection: Connection,
+    *,
     source: str | None,
     state: RowState | None,
     agent: str | None,

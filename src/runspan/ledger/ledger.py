@@ -25,6 +25,7 @@ daemons would sweep the same lists, so of those there is one, by a lock as well,
 digest is the same the copies are identical, and if not, the platform has changed the run meanwhile and that is counted.
 """
 
+import functools
 import json
 import os
 import socket
@@ -231,8 +232,15 @@ class Ledger:
     ) -> Sweep:
         """Start a new pass over a window. `position_ns` is only used when the sweep is begun for the first time."""
         with self._store.write() as connection:
-            window = (window_start_ns, window_end_ns)
-            return positions.begin_sweep(connection, account, scope, kind, window, position_ns)
+            return positions.begin_sweep(
+                connection,
+                account,
+                scope,
+                kind,
+                window_start_ns=window_start_ns,
+                window_end_ns=window_end_ns,
+                position_ns=position_ns,
+            )
 
     def note_page(
         self,
@@ -258,7 +266,9 @@ class Ledger:
         with self._store.write() as connection:
             noted = self._note(connection, new_rows, job, force=force)
             complete = cursor is None and not broken_off
-            positions.note_page(connection, self._now(), account, scope, kind, cursor, high_ns, complete=complete)
+            positions.note_page(
+                connection, self._now(), account, scope, kind, cursor=cursor, high_ns=high_ns, complete=complete
+            )
             return noted
 
     def note_rows(self, new_rows: Sequence[NewRow], *, job: str | None = None, force: bool = False) -> Noted:
@@ -308,20 +318,23 @@ class Ledger:
         """
         with self._store.write() as connection:
             now_ns = self._now()
-            states = tuple(states)
-            lease = (self.owner, now_ns + LEASE_NS)
-            before_ns = now_ns if due_before_ns is None else due_before_ns
+            some = functools.partial(
+                work.claim,
+                connection,
+                now_ns,
+                work.Lease(self.owner, now_ns + LEASE_NS),
+                account,
+                states=tuple(states),
+                job=job,
+                due_before_ns=now_ns if due_before_ns is None else due_before_ns,
+                at_random=at_random,
+            )
             open_left = limit if most_open is None else most_open
-
-            def some(limit: int, most_open: int) -> list[Claim]:
-                which = (limit, most_open, states, job, before_ns)
-                return work.claim(connection, now_ns, lease, account, *which, at_random=at_random)
-
-            claims = some(limit, open_left)
+            claims = some(limit=limit, most_open=open_left)
             missing = limit - len(claims)
             if missing and self._release_dead(connection):
                 open_left -= sum(claim.state is not RowState.DUE for claim in claims)
-                claims += some(missing, open_left)
+                claims += some(limit=missing, most_open=open_left)
             return claims
 
     def next_due_ns(
@@ -379,7 +392,7 @@ class Ledger:
     def renew(self, refs: Iterable[RunRef]) -> None:
         """Lengthen leases that are still held: work under a small rate may take longer than one lease."""
         with self._store.write() as connection:
-            work.renew(connection, (self.owner, self._now() + LEASE_NS), refs)
+            work.renew(connection, work.Lease(self.owner, self._now() + LEASE_NS), refs)
 
     def rewind(self, account: Account, *, latest_ns: int, start_ns: int) -> int:
         """Let lists be read from `start_ns` on whose position is later than `latest_ns`; gives how many there were.
@@ -387,7 +400,7 @@ class Ledger:
         Such a position was set while the clock was ahead: runs until then would never be read.
         """
         with self._store.write() as connection:
-            return positions.rewind(connection, account, latest_ns, start_ns)
+            return positions.rewind(connection, account, latest_ns=latest_ns, start_ns=start_ns)
 
     def hasten(self, account: Account, latest_ns: Mapping[RowState, int]) -> int:
         """Let rows be due now that are due later than their state can be; gives how many there were.
@@ -408,7 +421,7 @@ class Ledger:
         Of the runs named by their ids, those that are gone too.
         """
         with self._store.write() as connection:
-            return work.retry(connection, self._now(), source, run_ids, reason_like)
+            return work.retry(connection, self._now(), source=source, run_ids=run_ids, reason_like=reason_like)
 
     # Rate budget
 
@@ -479,7 +492,16 @@ class Ledger:
     ) -> list[RunRow]:
         """Rows that match, youngest first. `agent` is an id or a name; the times bound the creation of the run."""
         with self._store.read() as connection:
-            return history.runs_matching(connection, source, state, agent, since_ns, until_ns, limit, job)
+            return history.runs_matching(
+                connection,
+                source=source,
+                state=state,
+                agent=agent,
+                since_ns=since_ns,
+                until_ns=until_ns,
+                limit=limit,
+                job=job,
+            )
 
     def find(self, run_id: str) -> list[RunRow]:
         """Every run with this id, of whatever account."""

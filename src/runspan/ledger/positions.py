@@ -9,11 +9,8 @@ from sqlalchemy.dialects import sqlite
 
 from runspan.ledger.rows import of
 from runspan.ledger.schema import accounts, agents, sweeps
-from runspan.ledger.values import Account, Sweep
+from runspan.ledger.values import POLL, SLOW, Account, Sweep
 from runspan.model import Json
-
-POLL = "poll"
-SLOW = "slow"
 
 
 def _at(account: Account, scope: str, kind: str) -> ColumnElement[bool]:
@@ -43,12 +40,13 @@ def begin_sweep(
     account: Account,
     scope: str,
     kind: str,
-    window: tuple[int | None, int | None],
+    *,
+    window_start_ns: int | None,
+    window_end_ns: int | None,
     position_ns: int | None,
 ) -> Sweep:
-    """Start a pass over `window`; the position is only used when there is none yet."""
-    start_ns, end_ns = window
-    new_pass = {"window_start_ns": start_ns, "window_end_ns": end_ns, "cursor": None, "high_ns": None}
+    """Start a pass over a window; the position is only used when there is none yet."""
+    new_pass = {"window_start_ns": window_start_ns, "window_end_ns": window_end_ns, "cursor": None, "high_ns": None}
     if sweep(connection, account, scope, kind) is None:
         identity = asdict(account) | {"scope": scope, "kind": kind}
         begin = {"start_ns": position_ns, "position_ns": position_ns}
@@ -66,9 +64,9 @@ def note_page(
     account: Account,
     scope: str,
     kind: str,
+    *,
     cursor: Json | None,
     high_ns: int | None,
-    *,
     complete: bool,
 ) -> None:
     """Store where the sweep stands after a page; a complete pass may move the position."""
@@ -96,7 +94,7 @@ def _advance(connection: Connection, account: Account, scope: str, window_start_
     connection.execute(update(sweeps).where(_at(account, scope, POLL)).values(position_ns=to_ns))
 
 
-def rewind(connection: Connection, account: Account, latest_ns: int, start_ns: int) -> int:
+def rewind(connection: Connection, account: Account, *, latest_ns: int, start_ns: int) -> int:
     """See `Ledger.rewind`. What is later than that of agents and their listings is forgotten."""
     late = and_(sweeps.c.kind.in_((POLL, SLOW)), or_(sweeps.c.position_ns > latest_ns, sweeps.c.start_ns > latest_ns))
     # Where the list began is only as wrong as its position if it is late itself.

@@ -162,6 +162,11 @@ class RunRow:
     """None until the run has been exported."""
 
 
+POLL = "poll"
+SLOW = "slow"
+"""The kinds of sweeps that move a position."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
     """How far the reading of one list has come.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, case, func, or_, select, update
 
@@ -17,21 +17,27 @@ _LOCATOR_COLUMNS = ("agent_id", "agent_name")
 """Columns of the summary that the locator has too: what was seen first stays, since it feeds the trace."""
 
 
+class Lease(NamedTuple):
+    """Whose rows are, and until when."""
+
+    owner: str
+    until_ns: int
+
+
 def claim(
     connection: Connection,
     now_ns: int,
-    lease: tuple[str, int],
+    lease: Lease,
     account: Account,
+    *,
     limit: int,
     most_open: int,
     states: Iterable[RowState],
     job: str | None,
     due_before_ns: int,
-    *,
     at_random: bool,
 ) -> list[Claim]:
-    """Lease the rows that are due longest, or any. `lease` is (owner, until); see `Ledger.claim`."""
-    owner, until_ns = lease
+    """Lease the rows that are due longest, or any; see `Ledger.claim`."""
     free = or_(runs.c.lease_until_ns.is_(None), runs.c.lease_until_ns <= now_ns)
     candidates: list[Row[Any]] = []
     for state in states:  # one by one, so that each query reads the index in due order and stops at the limit
@@ -49,7 +55,7 @@ def claim(
         connection.execute(
             update(runs)
             .where(of(account), runs.c.run_id.in_([row.run_id for row in chosen]))
-            .values(lease_owner=owner, lease_until_ns=until_ns)
+            .values(lease_owner=lease.owner, lease_until_ns=lease.until_ns)
         )
     return [_claimed(row) for row in chosen]
 
@@ -174,13 +180,12 @@ def release(connection: Connection, owner: str, refs: Iterable[RunRef]) -> None:
         connection.execute(update(runs).where(KEY, runs.c.lease_owner == owner).values(_FREED), parameters)
 
 
-def renew(connection: Connection, lease: tuple[str, int], refs: Iterable[RunRef]) -> None:
+def renew(connection: Connection, lease: Lease, refs: Iterable[RunRef]) -> None:
     """Move the end of leases that are still ours."""
-    owner, until_ns = lease
     parameters = [key(ref) for ref in refs]
     if parameters:
-        ours = update(runs).where(KEY, runs.c.lease_owner == owner)
-        connection.execute(ours.values(lease_until_ns=until_ns), parameters)
+        ours = update(runs).where(KEY, runs.c.lease_owner == lease.owner)
+        connection.execute(ours.values(lease_until_ns=lease.until_ns), parameters)
 
 
 def hasten(connection: Connection, now_ns: int, account: Account, latest_ns: Mapping[RowState, int]) -> int:
@@ -208,6 +213,7 @@ def release_owners(connection: Connection, owners: Sequence[str]) -> int:
 def retry(
     connection: Connection,
     now_ns: int,
+    *,
     source: str | None,
     run_ids: Sequence[str] | None,
     reason_like: str | None,

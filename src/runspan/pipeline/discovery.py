@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from runspan.errors import LedgerUnusable, RunGone, RunUnreadable, SourceBusy, SourceRefused, SourceUnavailable, said
-from runspan.ledger import UNWANTED, Ledger, NewRow, Noted, RowState, Sweep
+from runspan.ledger import POLL, SLOW, UNWANTED, Ledger, NewRow, Noted, RowState, Sweep
 from runspan.model import Json, Locator, RunRef
 from runspan.pipeline import standing
 from runspan.pipeline.line import Line
@@ -20,9 +20,6 @@ from runspan.quantities import nanoseconds
 from runspan.sources.base import Listed, Page, Scope, Window
 
 log = structlog.get_logger()
-
-POLL = "poll"
-SLOW = "slow"
 
 
 @dataclass(slots=True)

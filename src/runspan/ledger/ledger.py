@@ -1,47 +1,18 @@
-"""The ledger: what runspan knows for good.
-
-What is durable is one row per run, not its spans. The platform keeps every finished run for us to fetch again, so a
-queue of spans on disk would only be a second copy, with its own ways to be torn, filled and lost. A row says that the
-run exists and what is left to do about it; everything else can be had again from the platform, and gives the same
-bytes again.
-
-*States.* A run enters as `open` or `due`. An open one is asked again until it has ended. A due one is fetched and sent
-until the destination acknowledges it, and only then marked `exported`. What is not exported stands here with its
-reason: `skipped`, `gone`, `quarantined`, `expired`. Only exported, skipped and gone rows are ever deleted, after the
-retention; a row is what tells a run that was sent from one that was not, so it must outlive every list that can still
-show the run.
-
-*Positions.* A position says: every run that the platform listed up to here is a row. It says nothing of their fate, so
-runs that are open, failing or refused never hold it back, and it never passes a run that is not safely noted. A page's
-rows and the sweep's cursor are one transaction: killed between two pages, a sweep goes on where it stood; killed within
-one, the page was never read.
-
-*Leases.* Daemon, backfill and retry work on one ledger at the same time. Whoever works on a row leases it; a finish
-counts only while the lease is still held. A lease ends by itself after ten minutes, or as soon as anybody looks if its
-process is dead, since each process holds a lock on a file of its own that the operating system drops with it. Two
-daemons would sweep the same lists, so of those there is one, by a lock as well, and by its name in each transaction.
-
-*Sending.* Before bytes go out their digest is committed. After a crash the row is still due and is sent again; if the
-digest is the same the copies are identical, and if not, the platform has changed the run meanwhile and that is counted.
-"""
+"""The open ledger: what the rest of the program asks of it. Why it is as it is stands in `runspan.ledger`."""
 
 import functools
 import json
-import os
-import socket
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from filelock import Timeout
 from sqlalchemy import Connection
 
-from runspan.errors import ConfigError, LedgerUnusable
-from runspan.ledger import budgets, facts, history, jobs, positions, rows, store, work
-from runspan.ledger.owners import Owners, daemon_lock, new_owner
+from runspan.errors import ConfigError
+from runspan.ledger import budgets, facts, history, jobs, positions, rows, seat, store, work
+from runspan.ledger.owners import Owners, new_owner
 from runspan.ledger.values import (
     UNSETTLED,
     Account,
@@ -156,51 +127,9 @@ class Ledger:
 
     # Exclusion and leases
 
-    @contextmanager
-    def hold_daemon(self) -> Generator[None]:
+    def hold_daemon(self) -> AbstractContextManager[None]:
         """Be the one daemon of this ledger. Raises LedgerUnusable that names the other, if there is one."""
-        if self.path is None:
-            yield
-            return
-        lock = daemon_lock(self.path.with_name(self.path.name + ".daemon"))
-        with store.explained(self.path):
-            try:
-                lock.acquire()
-            except Timeout:
-                with self._store.read() as connection:
-                    raise LedgerUnusable(self._other_daemon(facts.recall(connection, "daemon"))) from None
-        try:
-            # Whoever removes the lock's file lets a second daemon have it: so each also finds itself in the ledger.
-            with self._store.write() as connection:
-                before: Any = facts.recall(connection, "daemon")
-                if before and self._lives(before.get("owner")):
-                    raise LedgerUnusable(self._other_daemon(before))
-                holder = {"pid": os.getpid(), "host": socket.gethostname(), "since_ns": self._now()}
-                facts.remember(connection, "daemon", holder | {"owner": self.owner})
-            self._store.guard = self._is_daemon
-            yield
-        finally:
-            self._store.guard = None
-            with suppress(LedgerUnusable), self._store.write() as connection:
-                self._is_daemon(connection)
-                facts.forget(connection, "daemon")
-            lock.release()
-
-    def _is_daemon(self, connection: Connection) -> None:
-        holder: Any = facts.recall(connection, "daemon")
-        if not holder or holder.get("owner") != self.owner:
-            raise LedgerUnusable(self._other_daemon(holder))
-
-    def _lives(self, owner: str | None) -> bool:
-        return bool(owner and owner != self.owner and self._owners and not self._owners.dead([owner]))
-
-    def _other_daemon(self, holder: dict[str, Any] | None) -> str:
-        who = "another daemon"
-        if holder:
-            since = datetime.fromtimestamp(holder["since_ns"] // 1_000_000_000, UTC)
-            who = f"daemon pid {holder['pid']} on host {holder['host']}"
-            return f"{who} holds the ledger {self.path} since {since:%Y-%m-%dT%H:%M:%SZ}; stop it or use another ledger"
-        return f"{who} holds the ledger {self.path}; stop it or use another ledger"
+        return seat.held(self._store, self._owners, self.owner, self._now)
 
     def release_dead_leases(self) -> int:
         """Give back the leases of processes that have died; gives how many there were."""

@@ -26,7 +26,7 @@ from runspan.pipeline import standing
 from runspan.pipeline.assembly import Pipeline, pipeline
 from runspan.pipeline.discovery import Discovery
 from runspan.pipeline.line import Line
-from runspan.pipeline.outbox import Parcel
+from runspan.pipeline.outbox import LEASE_RENEWAL, Parcel
 from runspan.pipeline.work import Work
 from runspan.quantities import nanoseconds
 from runspan.stop import on_signal
@@ -35,7 +35,6 @@ log = structlog.get_logger()
 
 DRAIN_SECONDS = 8.0
 """Container runtimes send SIGKILL after ten; closing what is open takes its time too."""
-LEASE_RENEWAL = timedelta(minutes=2)
 PRUNE_EVERY = timedelta(hours=1)
 FIRST_LOOK_BACK = timedelta(minutes=1)
 CLOCK_LOOK_SECONDS = 1.0
@@ -182,7 +181,7 @@ class Daemon:
                 first = begin + offset + min(line.config.sweep_every, FIRST_LOOK_BACK)
                 self._every(line.config.sweep_every, first, _look, line, discovery.look_back)
             self._every(PRUNE_EVERY, begin + offset, self._prune, line)
-        self._every(LEASE_RENEWAL, begin + LEASE_RENEWAL, self._renew)
+        self._every(LEASE_RENEWAL, begin + LEASE_RENEWAL, self._pipeline.outbox.renew_leases)
 
     def _every(
         self, interval: timedelta, first: datetime, job: Callable[..., Coroutine[Any, Any, None]], *args: object
@@ -211,9 +210,6 @@ class Daemon:
         pruned = await asyncio.to_thread(prune, line.account, before_ns=before_ns, reach_ns=reach_ns)
         if pruned:
             log.info("old rows forgotten", action="pruned", source=line.name, rows=pruned)
-
-    async def _renew(self) -> None:
-        await asyncio.to_thread(self._pipeline.ledger.renew, list(self._pipeline.outbox.leased))
 
 
 async def _look(line: Line, look: Callable[[], Awaitable[object]]) -> None:

@@ -131,12 +131,8 @@ class Ledger:
         """Be the one daemon of this ledger. Raises LedgerUnusable that names the other, if there is one."""
         return seat.held(self._store, self._owners, self.owner, self._now)
 
-    def release_dead_leases(self) -> int:
-        """Give back the leases of processes that have died; gives how many there were."""
-        with self._store.write() as connection:
-            return self._release_dead(connection)
-
     def _release_dead(self, connection: Connection) -> int:
+        """Give back the leases of processes that have died; gives how many there were."""
         if self._owners is None:
             return 0
         others = [owner for owner in work.lease_owners(connection) if owner != self.owner]

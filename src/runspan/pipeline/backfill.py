@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import structlog
@@ -21,6 +21,7 @@ from runspan.model import Json, Locator
 from runspan.pipeline.assembly import Pipeline
 from runspan.pipeline.discovery import as_unavailable, pages, report_problems, rows_of, rows_of_ids, wanted
 from runspan.pipeline.line import Health, Line
+from runspan.pipeline.outbox import LEASE_RENEWAL
 from runspan.pipeline.report import Report, report_of
 from runspan.pipeline.work import Work
 from runspan.quantities import nanoseconds
@@ -35,7 +36,6 @@ PATIENCE_SECONDS = 60.0
 """How long a backfill waits for a source or destination that is down before it gives up (exit 3) and can be resumed."""
 LOOK_SECONDS = 0.25
 ID_FILE_CHUNK = 500
-LEASE_RENEWAL = timedelta(minutes=2)
 STOP_SECONDS = 5.0
 """How long a backfill that is stopped may go on sending what it has fetched."""
 READ_BACK_SECONDS = 30.0
@@ -312,7 +312,7 @@ class Backfill:
         since_ns = renewed_ns = self._now()
         while True:
             if self._now() - renewed_ns > nanoseconds(LEASE_RENEWAL):
-                await asyncio.to_thread(self._ledger.renew, list(self._outbox.leased))
+                await self._outbox.renew_leases()
                 renewed_ns = self._now()
             counts = (await asyncio.to_thread(self._ledger.job_counts, job.id)).states
             total = sum(counts.values())

@@ -8,6 +8,7 @@ due, and what is sent again is the same bytes.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import structlog
 
@@ -21,6 +22,7 @@ from runspan.pipeline.age import OldRuns
 
 log = structlog.get_logger()
 
+LEASE_RENEWAL = timedelta(minutes=2)
 LINGER_SECONDS = 0.05
 LARGEST_BATCH = 256
 PROBE_PATIENCE_NS = 5_000_000_000
@@ -88,6 +90,10 @@ class Outbox:
         """So many rows are about to be claimed and fetched."""
         self.fetching += rows
         self._claimed_ns = self._now()
+
+    async def renew_leases(self) -> None:
+        """Lengthen the leases of all rows on their way; to be done every `LEASE_RENEWAL`."""
+        await asyncio.to_thread(self._ledger.renew, list(self.leased))
 
     def put(self, parcel: Parcel) -> None:
         """Hand over a trace."""

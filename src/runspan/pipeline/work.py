@@ -244,7 +244,7 @@ class Work:
         line, now_ns = self._line, self._now()
         run = line.source.read(body)
         if run.status is RunStatus.OPEN:
-            return self._still_open(claim, run, body, now_ns)
+            return self._still_open(claim, run, now_ns)
         if run.skip_reason is not None:
             return Finished(claim.ref, RowState.SKIPPED, reason=run.skip_reason, raw_status=run.raw_status)
         if run.status not in standing.exported_statuses(claim.ref, line.config):
@@ -256,9 +256,9 @@ class Work:
                 return Finished(
                     claim.ref, RowState.DUE, due_ns=due_ns, raw_status=run.raw_status, terminal_seen_ns=now_ns
                 )
-        return self._parcel(claim, run, body)
+        return self._parcel(claim, run)
 
-    def _parcel(self, claim: Claim, run: Run, body: RunBody) -> Parcel:
+    def _parcel(self, claim: Claim, run: Run) -> Parcel:
         projection = self._line.projection
         trace = project(run, projection)
         encoded = encode(trace, trace_bytes=projection.preset.trace_bytes)
@@ -271,10 +271,10 @@ class Work:
             )
         return Parcel(claim, encoded, summary_of(run, trace), run.raw_status)
 
-    def _still_open(self, claim: Claim, run: Run, body: RunBody, now_ns: int) -> Parcel | Finished:
+    def _still_open(self, claim: Claim, run: Run, now_ns: int) -> Parcel | Finished:
         config = self._line.config
         if self._is_exported_open(claim):
-            return self._parcel(claim, replace(run, incomplete=True), body)
+            return self._parcel(claim, replace(run, incomplete=True))
         open_ns = now_ns - claim.first_seen_ns
         if open_ns >= nanoseconds(self._line.retention):
             log.warning("a run never ended", action="run_gone", source=self._line.name, run=claim.ref.run_id)

@@ -28,9 +28,8 @@ from runspan.model import (
     Usage,
 )
 from runspan.sources.answers import find_traceparent, unwrapped
-from runspan.sources.fields import Fields, canonical, in_order
+from runspan.sources.fields import LAST, Fields, in_order, row_key
 
-LAST = 2**63
 STATUSES = {
     "completed": RunStatus.SUCCESS,
     "failed": RunStatus.FAILED,
@@ -294,12 +293,6 @@ def read_issue(text: str) -> Step:
 def first(values: Iterable[T | None]) -> T | None:
     """The first value that is there."""
     return next((value for value in values if value is not None), None)
-
-
-def row_key(table: str, row: Fields, immutable: Sequence[str]) -> tuple[str, ...]:
-    """A row's own id, else what of it never changes."""
-    row_id = row.identifier("id")
-    return (table, row_id) if row_id else (table, *(canonical(row.value(name)) for name in immutable))
 
 
 def by_timestamp(rows: Iterable[Fields]) -> list[Fields]:

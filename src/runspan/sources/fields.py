@@ -8,7 +8,7 @@ itself, since a value may be content. Nothing here raises.
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import groupby
@@ -20,6 +20,8 @@ MS_NS = 1_000_000
 SECOND_NS = 1_000_000_000
 MAX_INTEGER = 2**63 - 1
 """What an OTLP integer and an OTLP time can hold; as nanoseconds it is a day in April 2262."""
+LAST = 2**63
+"""For `in_order`: behind every number and every time."""
 MAX_ROWS = 10_000
 """What is read of one list of a run: no backend shows a trace of more spans, and a body of 64 MB can hold millions.
 The lists of runs themselves are read whole."""
@@ -201,6 +203,12 @@ def in_order(rows: Iterable[Fields], place: Callable[[Fields], _Place]) -> list[
         equals = list(group)
         ordered += sorted(equals, key=_own_text) if len(equals) > 1 else equals
     return ordered
+
+
+def row_key(table: str, row: Fields, immutable: Sequence[str]) -> tuple[str, ...]:
+    """What tells a row of a table from the others for good: its own id, else those of its values that never change."""
+    row_id = row.identifier("id")
+    return (table, row_id) if row_id else (table, *(canonical(row.value(name)) for name in immutable))
 
 
 def _own_text(row: Fields) -> str:

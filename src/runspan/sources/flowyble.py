@@ -34,7 +34,7 @@ from runspan.sources import runlist
 from runspan.sources.answers import TOOL_CALL, find_traceparent, rows_of, unwrapped
 from runspan.sources.base import Listed, Page, Scope, Source, Window
 from runspan.sources.client import Client
-from runspan.sources.fields import Fields, canonical, in_order
+from runspan.sources.fields import LAST, Fields, in_order, row_key
 
 STATUSES = {
     "completed": RunStatus.SUCCESS,
@@ -44,7 +44,6 @@ STATUSES = {
     "pending": RunStatus.OPEN,
     "running": RunStatus.OPEN,
 }
-LAST = 2**63
 
 
 class FlowybleConfig(SourceConfig):
@@ -219,7 +218,8 @@ def read_tool_call(row: Fields) -> Step:
         attributes["runspan.step"] = number
     return Step(
         kind=StepKind.TOOL_CALL,
-        key=step_key(row),
+        # Numbers alone do not do: they can be double.
+        key=row_key("step", row, ("stepNumber", "iterationNumber", "toolName", "duration")),
         name=row.text("toolName"),
         duration_ns=row.duration_ns("duration"),
         content=Content(arguments=row.json_text("inputData"), result=row.json_text("outputData")),
@@ -278,13 +278,6 @@ def read_conversation(detail: Fields) -> Content:
 def calls_a_tool(row: Fields) -> bool:
     """Whether a step is more than a thought."""
     return any(row.value(name) not in (None, "") for name in ("toolName", "inputData", "outputData"))
-
-
-def step_key(row: Fields) -> tuple[str, ...]:
-    """The step's own id, else what of it never changes; numbers alone do not do, since they can be double."""
-    step_id = row.identifier("id")
-    immutable = ("stepNumber", "iterationNumber", "toolName", "duration")
-    return ("step", step_id) if step_id else ("step", *(canonical(row.value(name)) for name in immutable))
 
 
 def by_number(row: Fields) -> tuple[int]:

@@ -13,10 +13,10 @@ import structlog
 from runspan.errors import RunGone, RunUnreadable, SourceRefused, SourceUnavailable
 from runspan.model import RunRef
 from runspan.sources.base import Scope
+from runspan.sources.fields import SECOND_NS
 
 log = structlog.get_logger()
 
-SECOND_NS = 1_000_000_000
 ASKED_AGAIN_NS = 600 * SECOND_NS
 """For an agent that is not known, of which a run has no time of creation."""
 TRIED_AGAIN_NS = 2 * SECOND_NS

@@ -24,6 +24,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from runspan.config import LogConfig
 from runspan.errors import said
 from runspan.secrets import mask
+from runspan.terminal import plain
 
 log = structlog.get_logger()
 
@@ -156,8 +157,8 @@ def _renderers(config: LogConfig) -> list[Processor]:
     if config.format == "json" or (config.format == "auto" and not terminal):
         last: list[Processor] = [structlog.processors.JSONRenderer()]
     else:
-        plain = structlog.dev.plain_traceback
-        last = [_printable, structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=plain)]
+        console = structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback)
+        last = [_plain, console]
     return [structlog.stdlib.ProcessorFormatter.remove_processors_meta, _without_words, *last]
 
 
@@ -173,11 +174,11 @@ def _without_words(logger: WrappedLogger, method: str, event: EventDict) -> Even
     return event
 
 
-def _printable(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Ids and reasons come from outside; a terminal would obey the escape sequences in them."""
+def _plain(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Ids and reasons come from outside."""
     for key, value in event.items():
         if isinstance(value, str) and key != "exception":
-            event[key] = "".join(character if character.isprintable() else "\ufffd" for character in value)
+            event[key] = plain(value)
     return event
 
 

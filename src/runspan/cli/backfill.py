@@ -28,6 +28,7 @@ from runspan.pipeline.backfill import Backfill, Request
 from runspan.pipeline.report import Report
 from runspan.rate import MemoryBudget
 from runspan.stop import on_signal
+from runspan.terminal import plain
 
 log = structlog.get_logger()
 
@@ -193,9 +194,9 @@ def table(report: Report, *, dry_run: bool) -> Table:
         drawn.add_row(str(number), text)
     reasons = sorted(report.reasons.items(), key=lambda counted: (-counted[1], counted[0]))
     for (state, reason), number in reasons[:MOST_LINES]:
-        drawn.add_row(str(number), screen.plain(f"{state.value}: {reason}"), style="dim")
+        drawn.add_row(str(number), plain(f"{state.value}: {reason}"), style="dim")
     if others := sum(number for _, number in reasons[MOST_LINES:]):
         drawn.add_row(str(others), "for other reasons: runspan runs tells them", style="dim")
     for problem in report.problems[:MOST_LINES]:
-        drawn.add_row("!", screen.plain(problem), style="red")
+        drawn.add_row("!", plain(problem), style="red")
     return drawn

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from runspan.cli import figures
-from runspan.cli.screen import plain
 from runspan.model import AttributeValue
+from runspan.terminal import plain
 from runspan.trace import Span, SpanEvent, Trace
 
 DEEPEST_INDENT = 18

@@ -12,6 +12,7 @@ from rich.text import Text
 from runspan.cli import screen
 from runspan.cli.options import ConfigFile, Since, Until, instant_ns, load_config
 from runspan.ledger import Ledger, RowState, RunRow
+from runspan.terminal import plain
 
 STYLES = {RowState.EXPORTED: "green", RowState.QUARANTINED: "red", RowState.GONE: "yellow", RowState.EXPIRED: "yellow"}
 
@@ -63,13 +64,13 @@ def _table(rows: list[RunRow]) -> Table:
         agent = (summary and (summary.agent_name or summary.agent_id)) or row.ref.locator.agent_name or ""
         state = row.state.value + (" (retryable)" if row.state is RowState.QUARANTINED and row.retryable else "")
         table.add_row(
-            screen.plain(row.ref.run_id),
+            plain(row.ref.run_id),
             row.source,
-            screen.plain(agent),
+            plain(agent),
             Text(state, style=STYLES.get(row.state, "default")),
-            (summary.error_type or summary.status) if summary else screen.plain(row.raw_status or ""),
+            (summary.error_type or summary.status) if summary else plain(row.raw_status or ""),
             _time(summary.started_ns if summary else row.ref.locator.created_ns),
-            screen.plain(row.reason or (summary.trace_id if summary else "") or ""),
+            plain(row.reason or (summary.trace_id if summary else "") or ""),
         )
     return table
 

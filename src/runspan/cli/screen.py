@@ -15,8 +15,3 @@ def output() -> Console:
     """
     width = None if sys.stdout.isatty() else PIPE_COLUMNS
     return Console(width=width, markup=False, emoji=False, highlight=False)
-
-
-def plain(text: str) -> str:
-    """Text from outside, without what a terminal would obey (escape sequences) or cannot show."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)

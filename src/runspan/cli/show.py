@@ -12,7 +12,6 @@ import typer
 
 from runspan import files
 from runspan.cli.options import OptionalConfigFile, load_config
-from runspan.cli.screen import plain
 from runspan.cli.waterfall import print_trace
 from runspan.config import Config, loader
 from runspan.document import parsed
@@ -27,6 +26,7 @@ from runspan.projection.settings import ProjectionSettings
 from runspan.rate import MemoryBudget
 from runspan.sources import platforms
 from runspan.sources.answers import unwrapped
+from runspan.terminal import plain
 from runspan.trace import Trace
 
 MAX_FILE_BYTES = 128_000_000

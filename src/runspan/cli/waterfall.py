@@ -13,7 +13,7 @@ from rich.text import Text
 from runspan.cli import figures
 from runspan.cli.layout import Layout, cut
 from runspan.cli.rows import BARS, EVENTS, NO_END, Row, rows, shortened
-from runspan.cli.screen import plain
+from runspan.terminal import plain
 from runspan.trace import Trace
 
 PIPE_COLUMNS = 120

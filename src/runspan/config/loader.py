@@ -22,6 +22,7 @@ from runspan.config import DEFAULT_ENDPOINTS, Config, Platforms, bind
 from runspan.config.environment import otel_variables, runspan_variables
 from runspan.errors import ConfigError
 from runspan.quantities import Rate, Start, format_duration
+from runspan.terminal import plain
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Where a value stands: `("source", 0, "settle")`."""
@@ -72,7 +73,8 @@ def load(
     # Outside the handler: the validation error quotes what was given, secrets too, and a traceback would show it.
     raise ConfigError(
         "\n".join(
-            _printable(f"{_place(path, layers, file)}: {_describe(path, error, model, values)}")
+            # Keys and names are quoted as they were written.
+            plain(f"{_place(path, layers, file)}: {_describe(path, error, model, values)}")
             for path, error in reversed(problems.items())
         )
     )
@@ -241,17 +243,12 @@ def _describe(path: KeyPath, error: ErrorDetails, model: type[Config], values: M
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
-            known = _keys_at(model, error["loc"][:-1])
-            near = difflib.get_close_matches(str(path[-1]).lower(), known, n=1)
-            remedy = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"
-            return f"unknown key `{key}`{inside}; {remedy}"
+            return f"unknown key `{key}`{inside}; {_remedy(path[-1], _keys_at(model, error['loc'][:-1]))}"
         case "missing" | "union_tag_not_found":
             return f"`{key}` is missing{inside}"
         case "union_tag_invalid":
             known = [name.strip("'") for name in str(context["expected_tags"]).split(", ")]
-            near = difflib.get_close_matches(str(context["tag"]).lower(), known, n=1)
-            remedy = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"
-            return f"unknown platform `{context['tag']}`{inside}; {remedy}"
+            return f"unknown platform `{context['tag']}`{inside}; {_remedy(context['tag'], known)}"
         case "literal_error":
             text = f"write {str(context['expected']).replace(chr(39), '')}"
         case "value_error":
@@ -265,9 +262,9 @@ def _describe(path: KeyPath, error: ErrorDetails, model: type[Config], values: M
     return f"`{key}`{inside}: {text}"
 
 
-def _printable(text: str) -> str:
-    """Keys and names are quoted as they were written; a complaint stays one line, and tells a terminal nothing."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+def _remedy(unknown: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(unknown).lower(), known, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"
 
 
 def _holds(values: object, path: KeyPath) -> bool:

@@ -30,6 +30,7 @@ log = structlog.get_logger()
 
 MOST_WAITING = 5_000
 """Lines that wait to be written; while so many wait, further ones are lost, and counted."""
+MOST_AT_ONCE = 100
 FLUSH_SECONDS = 1.0
 """How long the end of the program waits for what is still to be written."""
 SELDOM_SECONDS = 60.0
@@ -115,17 +116,22 @@ class _Writer(logging.Handler):
 
     def _write_all(self) -> None:
         while True:
-            line = self._lines.get()
-            # Where it cannot be written (a reader that has gone, a full disk) there is nobody to tell.
+            # All at once: between two writes this thread may have to wait for a busy one.
+            lines = [self._lines.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(lines) < MOST_AT_ONCE:
+                    lines.append(self._lines.get_nowait())
+            # Where they cannot be written (a reader that has gone, a full disk) there is nobody to tell.
             with contextlib.suppress(OSError):
-                self._write(f"{line}\n".encode(self._encoding, "backslashreplace"))
-            self._lines.task_done()
+                self._write("".join(f"{line}\n" for line in lines).encode(self._encoding, "backslashreplace"))
+            for _ in lines:
+                self._lines.task_done()
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, text: bytes) -> None:
         # Not by way of sys.stderr: its lock, held by a thread that stands still, would stop the program at its end.
-        while line:
+        while text:
             try:
-                line = line[os.write(self._descriptor, line) :]
+                text = text[os.write(self._descriptor, text) :]
             except BlockingIOError:
                 select.select([], [self._descriptor], [])
 

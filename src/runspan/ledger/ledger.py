@@ -141,7 +141,7 @@ class Ledger:
     # Discovery
 
     def sweep(self, account: Account, scope: str, kind: str) -> Sweep | None:
-        """How far a sweep (`poll`, `slow`, `job:<id>`) of a scope has come; None where it was never begun."""
+        """How far a sweep (`poll`, `slow`, a job's) of a scope has come; None where it was never begun."""
         with self._store.read() as connection:
             return positions.sweep(connection, account, scope, kind)
 

@@ -12,12 +12,24 @@ from typing import Annotated
 
 import typer
 
+from runspan import otlp
 from runspan.cli.options import ConfigFile, load_config
 from runspan.config import Config, DestinationConfig, LedgerConfig, SourceConfig
 from runspan.errors import DeliveryRefused, LedgerUnusable, RunGone, RunspanError, RunUnreadable
+from runspan.ledger import Ledger
+from runspan.ledger.store import is_there, path_of
+from runspan.model import Locator, RunRef
+from runspan.otlp.base import AnswerKind
+from runspan.otlp.encode import encode
 from runspan.paths import expanded
-from runspan.rate import Budget
+from runspan.pipeline.assembly import open_source
+from runspan.projection import ids
+from runspan.published_prices import published
+from runspan.rate import Budget, MemoryBudget
+from runspan.readback import wait_for_trace
 from runspan.secrets import Secret
+from runspan.sources.base import Window
+from runspan.trace import Span, SpanKind, Trace
 
 PATIENCE_SECONDS = 30.0
 """How long a backend may take to show a trace that it took."""
@@ -54,15 +66,24 @@ def check(
 
 async def _try_all(config: Config, *, send_test_trace: bool) -> list[Finding]:
     with _budget(config) as budget:
-        return await _findings(config, budget, send_test_trace=send_test_trace)
+        trials = [
+            _try("ledger", asyncio.to_thread(_ledger, config.ledger)),
+            _try("destination", _destination(config.destination)),
+        ]
+        if config.web.token:
+            trials.append(_try("web token", asyncio.to_thread(_secret, config.web.token)))
+        if config.prices.use:
+            trials.append(_try("prices", asyncio.to_thread(_prices, config.prices.use)))
+        trials += [_try(f"source {source.name}", _source(config, source, budget)) for source in config.source]
+        findings = list(await asyncio.gather(*trials))
+        if send_test_trace:
+            findings.append(await _try("test trace", _test_trace(config.destination)))
+        return findings
 
 
 @contextlib.contextmanager
 def _budget(config: Config) -> Generator[Budget]:
     """The ledger's where there is one, so that our questions count against the same quota as the daemon's."""
-    from runspan.ledger import Ledger
-    from runspan.rate import MemoryBudget
-
     with contextlib.ExitStack() as stack:
         budget: Budget = MemoryBudget()
         # What is wrong with the ledger has a line of its own.
@@ -70,22 +91,6 @@ def _budget(config: Config) -> Generator[Budget]:
             if Ledger.exists(config.ledger.url):
                 budget = stack.enter_context(Ledger.open(config.ledger.url, must_exist=True))
         yield budget
-
-
-async def _findings(config: Config, budget: Budget, *, send_test_trace: bool) -> list[Finding]:
-    trials = [
-        _try("ledger", asyncio.to_thread(_ledger, config.ledger)),
-        _try("destination", _destination(config.destination)),
-    ]
-    if config.web.token:
-        trials.append(_try("web token", asyncio.to_thread(_secret, config.web.token)))
-    if config.prices.use:
-        trials.append(_try("prices", asyncio.to_thread(_prices, config.prices.use)))
-    trials += [_try(f"source {source.name}", _source(config, source, budget)) for source in config.source]
-    findings = list(await asyncio.gather(*trials))
-    if send_test_trace:
-        findings.append(await _try("test trace", _test_trace(config.destination)))
-    return findings
 
 
 async def _try(what: str, trial: Awaitable[str]) -> Finding:
@@ -101,16 +106,11 @@ def _secret(secret: Secret) -> str:
 
 
 def _prices(wanted: str) -> str:
-    from runspan.published_prices import published
-
     published(wanted)
     return f"{wanted} is installed"
 
 
 def _ledger(config: LedgerConfig) -> str:
-    from runspan.ledger import Ledger
-    from runspan.ledger.store import is_there, path_of
-
     path = path_of(config.url)
     if path and not is_there(path):
         folder = next(parent for parent in path.parents if parent.exists())
@@ -124,9 +124,6 @@ def _ledger(config: LedgerConfig) -> str:
 
 
 async def _destination(config: DestinationConfig) -> str:
-    from runspan import otlp
-    from runspan.otlp.base import AnswerKind
-
     config.revealed_headers()
     if config.protocol == "file":
         return writable_file(expanded(config.endpoint))
@@ -166,10 +163,6 @@ def _creatable_file(path: Path) -> str:
 
 
 async def _source(config: Config, source_config: SourceConfig, budget: Budget) -> str:
-    from runspan.model import Locator, RunRef
-    from runspan.pipeline.assembly import open_source
-    from runspan.sources.base import Window
-
     if source_config.api_key:
         source_config.api_key.reveal()
     source, _ = open_source(config, source_config, budget)
@@ -191,14 +184,6 @@ async def _source(config: Config, source_config: SourceConfig, budget: Budget) -
 
 
 async def _test_trace(destination: DestinationConfig) -> str:
-    from runspan import otlp
-    from runspan.model import RunRef
-    from runspan.otlp.base import AnswerKind
-    from runspan.otlp.encode import encode
-    from runspan.projection import ids
-    from runspan.readback import wait_for_trace
-    from runspan.trace import Span, SpanKind, Trace
-
     now_ns = time.time_ns()
     ref = RunRef("runspan", "check", str(now_ns))
     trace_id = ids.trace_id(ref.platform, ref.tenant, ref.run_id)

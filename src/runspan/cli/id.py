@@ -1,13 +1,15 @@
 """`runspan id`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from runspan.cli.options import OptionalConfigFile, load_config
-
-if TYPE_CHECKING:
-    from runspan.config import Config
+from runspan.config import Config
+from runspan.errors import ConfigError
+from runspan.origin import origin_of
+from runspan.projection import ids
+from runspan.sources import platforms
 
 
 def id(
@@ -19,8 +21,6 @@ def id(
     config: OptionalConfigFile = None,
 ) -> None:
     """Print the trace id that a run has, and its root span's id; nothing is asked, all is computed."""
-    from runspan.projection import ids
-
     configured = load_config(config) if config else None
     trace = ids.trace_id(platform, tenant or _tenant(platform, configured), run)
     typer.echo(f"trace_id {trace.hex()}\nroot_span_id {ids.root_span_id(trace).hex()}")
@@ -28,11 +28,7 @@ def id(
         typer.echo(f"url {url}")
 
 
-def _tenant(platform: str, config: "Config | None") -> str:
-    from runspan.errors import ConfigError
-    from runspan.origin import origin_of
-    from runspan.sources import platforms
-
+def _tenant(platform: str, config: Config | None) -> str:
     known = platforms()
     if platform not in known:
         raise ConfigError(f"unknown platform {platform}; known are {', '.join(known)}")

@@ -5,17 +5,17 @@ from typing import Annotated
 
 import typer
 
+from runspan.config.example import example
+from runspan.errors import ConfigError
+from runspan.sources import platforms
+
 
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it; - for standard output.")] = Path("config.toml"),
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a configuration in which every key is explained."""
-    from runspan import sources
-    from runspan.config.example import example
-    from runspan.errors import ConfigError
-
-    text = example(sources.platforms())
+    text = example(platforms())
     if path == Path("-"):
         typer.echo(text, nl=False)
         return

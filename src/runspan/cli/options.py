@@ -4,12 +4,18 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
+import structlog
 import typer
 
-if TYPE_CHECKING:
-    from runspan.config import Config
+from runspan import logs
+from runspan.config import Config, environment, loader
+from runspan.errors import ConfigError
+from runspan.quantities import Start
+from runspan.sources import platforms
+
+log = structlog.get_logger()
 
 ConfigFile: TypeAlias = Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration.")]
 OptionalConfigFile: TypeAlias = Annotated[
@@ -24,9 +30,6 @@ Until: TypeAlias = Annotated[str | None, typer.Option(metavar="TIME", help="Runs
 
 def instant_ns(text: str | None, option: str) -> int | None:
     """The instant that `--since` or `--until` names, in nanoseconds since the epoch. Raises ConfigError."""
-    from runspan.errors import ConfigError
-    from runspan.quantities import Start
-
     if text is None:
         return None
     try:
@@ -35,19 +38,13 @@ def instant_ns(text: str | None, option: str) -> int | None:
         raise ConfigError(f"{option}: {error}") from None
 
 
-def load_config(path: Path | None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> "Config":
+def load_config(path: Path | None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
     """The configuration of this process, with logs set up as it says. Raises ConfigError.
 
     `overrides` are tables that flags set; they go before the file and the environment.
     """
-    import structlog
-
-    from runspan import logs, sources
-    from runspan.config import environment, loader
-
-    config = loader.load(path, platforms=sources.platforms(), environ=os.environ, overrides=overrides)
+    config = loader.load(path, platforms=platforms(), environ=os.environ, overrides=overrides)
     logs.set_up(config.log)
-    log = structlog.get_logger()
     for name in environment.unknown_variables(os.environ):
         log.warning(f"the environment variable {name} sets nothing", action="unknown_variable", variable=name)
     return config

@@ -4,10 +4,10 @@ import json
 
 import typer
 
+from runspan.config import loader
+from runspan.sources import platforms
+
 
 def schema() -> None:
     """Print the JSON schema of the configuration, for editors; each platform's own keys are in it."""
-    from runspan import sources
-    from runspan.config import loader
-
-    typer.echo(json.dumps(loader.schema(sources.platforms()), indent=2))
+    typer.echo(json.dumps(loader.schema(platforms()), indent=2))

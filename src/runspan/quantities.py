@@ -49,6 +49,11 @@ def format_duration(duration: timedelta) -> str:
     return "".join(parts) or "0s"
 
 
+def format_instant(time_ns: int) -> str:
+    """An instant, in nanoseconds since the epoch, as a text that `Start.parse` reads; cut to whole seconds."""
+    return f"{datetime.fromtimestamp(time_ns // 10**9, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def nanoseconds(duration: timedelta) -> int:
     """A duration in nanoseconds, exactly."""
     return duration // timedelta(microseconds=1) * 1000

@@ -79,7 +79,7 @@ def backfill(
         dry_run=dry_run,
     )
     try:
-        report = asyncio.run(_backfill(loaded, source, request, dry_run=dry_run))
+        report = asyncio.run(_backfill(loaded, source, request))
     except (KeyboardInterrupt, asyncio.CancelledError):
         typer.echo("stopped; start the same command again to go on", err=True)
         raise typer.Exit(exits.INTERRUPTED) from None
@@ -88,14 +88,14 @@ def backfill(
         raise typer.Exit(exits.INCOMPLETE)
 
 
-async def _backfill(config: Config, name: str, request: Request, *, dry_run: bool) -> Report:
+async def _backfill(config: Config, name: str, request: Request) -> Report:
     this = asyncio.current_task()
     assert this is not None
     with ExitStack() as stack:
         # As asyncio does on Ctrl-C: what is under way is sent and marked first.
         stack.enter_context(on_signal(lambda _: this.cancel(), (signal.SIGTERM, signal.SIGHUP)))
         ledger = known_in = None
-        if not dry_run:
+        if not request.dry_run:
             ledger = stack.enter_context(Ledger.open(config.ledger.url))
         elif Ledger.exists(config.ledger.url):
             # Only its rate budget is written: a platform counts these requests too.
@@ -104,8 +104,8 @@ async def _backfill(config: Config, name: str, request: Request, *, dry_run: boo
             config,
             ledger or stack.enter_context(Ledger.open("sqlite://")),
             only=name,
-            budget=(known_in or MemoryBudget()) if dry_run else None,
-            exporter=DiscardExporter() if dry_run else None,
+            budget=(known_in or MemoryBudget()) if request.dry_run else None,
+            exporter=DiscardExporter() if request.dry_run else None,
         ) as assembled:
             with progress() as report_progress:
                 job = Backfill(assembled, assembled.lines[0], request, known_in=known_in, on_progress=report_progress)

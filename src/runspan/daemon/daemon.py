@@ -1,8 +1,8 @@
 """The daemon: polls on a schedule, works off what is due, and stops in order.
 
 APScheduler keeps the times (in memory: the schedule is the configuration, the progress is the ledger); one `Work` per
-source and one outbox do the rest. SIGTERM and SIGINT end it alike: nothing new is claimed, what is under way is
-delivered and marked within `DRAIN_SECONDS`, and what is not stays due.
+source and one outbox do the rest. Whatever signal ends it (`runspan.stop`), nothing new is claimed, what is under way
+is delivered and marked within `DRAIN_SECONDS`, and what is not stays due.
 """
 
 import asyncio

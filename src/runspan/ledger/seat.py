@@ -8,7 +8,6 @@ import os
 import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from typing import Any
 
 from filelock import Timeout
@@ -18,6 +17,7 @@ from runspan.errors import LedgerUnusable
 from runspan.ledger import facts
 from runspan.ledger.owners import Owners, daemon_lock
 from runspan.ledger.store import Store, explained
+from runspan.quantities import format_instant
 
 _FACT = "daemon"
 
@@ -37,7 +37,7 @@ def held(store: Store, owners: Owners | None, owner: str, now: Callable[[], int]
         who, since = "another daemon", ""
         if holder:
             who = f"daemon pid {holder['pid']} on host {holder['host']}"
-            since = f" since {datetime.fromtimestamp(holder['since_ns'] // 1_000_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+            since = f" since {format_instant(holder['since_ns'])}"
         return LedgerUnusable(f"{who} holds the ledger {path}{since}; stop it or use another ledger")
 
     def check(connection: Connection) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import structlog
@@ -24,7 +23,7 @@ from runspan.pipeline.line import Health, Line
 from runspan.pipeline.outbox import LEASE_RENEWAL
 from runspan.pipeline.report import Report, report_of
 from runspan.pipeline.work import Work
-from runspan.quantities import nanoseconds
+from runspan.quantities import format_instant, nanoseconds
 from runspan.readback import QueryApi
 from runspan.sources.base import Listed, Page, Scope, Window
 
@@ -138,7 +137,7 @@ class Backfill:
             self._check_age()
         else:
             self._resumed = True
-            begun = _timestamp(job.started_ns)
+            begun = format_instant(job.started_ns)
             log.info(f"goes on with what was begun at {begun}", action="backfill_resumed", source=self._line.name)
         return self._ledger.start_job(
             job_id,
@@ -151,7 +150,7 @@ class Backfill:
         through_ns = (self._known_in or self._ledger).pruned_through_ns(self._line.account)
         if through_ns is None or (request.ids is None and (request.since_ns or 0) > through_ns):
             return
-        through = _timestamp(through_ns + 10**9)
+        through = format_instant(through_ns + 10**9)
         warning = (
             f"the ledger has forgotten runs of source {self._line.name} that were created before {through} "
             f"(retention): those among them that were exported would be sent a second time"
@@ -165,7 +164,7 @@ class Backfill:
         limit, request = self._outbox.old_runs.limit, self._request
         if limit is None or request.since_ns is None or not limit.is_too_old(request.since_ns, self._now()):
             return
-        text = f"the backfill begins {_timestamp(request.since_ns)}, and {limit}"
+        text = f"the backfill begins {format_instant(request.since_ns)}, and {limit}"
         if not (request.force or request.dry_run):
             raise ConfigError(f"{text}; or add --force, which also sends again what was exported before")
         self._outbox.old_runs.warn(text, source=self._line.name)
@@ -387,7 +386,3 @@ def belongs(row: Listed, window: Window) -> bool:
     if row.locator.created_ns is None and row.time_ns is not None and row.time_ns == row.ended_ns:
         return False
     return window.holds(row.time_ns if row.locator.created_ns is None else row.locator.created_ns)
-
-
-def _timestamp(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

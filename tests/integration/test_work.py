@@ -72,6 +72,12 @@ async def work_until(line_up: Pipeline, condition: Callable[[], bool]) -> None:
         await until(condition)
 
 
+async def test_a_pipeline_that_ends_closes_its_destination(bench: Bench) -> None:
+    async with bench.pipeline(bench.source("casedev")):
+        assert not bench.exporter.closed
+    assert bench.exporter.closed
+
+
 class TestStanding:
     async def test_a_run_is_exported_once_it_has_ended_and_settled(self, bench: Bench, clock: Clock):
         [run_id] = bench.add([casedev_run("a", created_at_ns=START_NS, queue_seconds=1, seconds=20, late_rows=1)])

@@ -62,7 +62,6 @@ def test_decimals_keep_the_digits_the_platform_wrote():
     assert fields(c=0.85).decimal("c") == Decimal("0.85")
     assert fields(c="0.0234").decimal("c") == Decimal("0.0234")
     assert fields(c=1e-7).decimal("c") == Decimal("1E-7")
-    assert fields(c=5).number("c") == 5.0
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,6 @@ class Delivery:
         """The last failure was one that waiting does not mend: a refused key, a bad certificate, no OTLP receiver."""
         self.last_error: str | None = None
         """The last refusal or failure, kept after the destination has recovered."""
-        self.last_success_ns: int | None = None
-        """When traces were last taken; wall clock."""
 
     @property
     def healthy(self) -> bool:
@@ -114,10 +112,6 @@ class Delivery:
                 settled = await self._settle([traces[place] for place in batch])
                 outcomes.update(zip(batch, settled, strict=True))
             return [outcomes[place] for place in range(len(traces))]
-
-    async def close(self) -> None:
-        """Close the destination's exporter."""
-        await self._exporter.close()
 
     def _next_batch(self, traces: Sequence[EncodedTrace], pending: deque[int]) -> list[int]:
         batch = [pending.popleft()]
@@ -284,7 +278,6 @@ class Delivery:
         self._failures = 0
         self._quarantined_in_a_row = 0
         self._passed_ns = self._monotonic_ns()
-        self.last_success_ns = self._now_ns()
 
     def _held_ns(self) -> int:
         return 0 if self._held_until_ns is None else max(0, self._held_until_ns - self._monotonic_ns())

@@ -103,11 +103,6 @@ class Fields:
             return None if number is None else int(number)
         return self._unsound(key, number, "not a whole number")
 
-    def number(self, key: str) -> float | None:
-        """As `decimal`, as a float."""
-        number = self.decimal(key)
-        return None if number is None else float(number)
-
     def decimal(self, key: str) -> Decimal | None:
         """A number from 0 to 2^63-1, exactly as its digits say; a string of digits is a number too."""
         value = self.value(key)

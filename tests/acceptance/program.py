@@ -29,6 +29,8 @@ from tests.otlp_store import OtlpStore
 
 RUNSPAN = Path(sys.executable).with_name("runspan")
 DEADLINE_SECONDS = 45.0
+COMMAND_SECONDS = 120.0
+"""A backfill with runs that fail waits for half a minute by itself."""
 LOOK_SECONDS = 0.01
 
 Settings = Mapping[str, Any]
@@ -114,7 +116,7 @@ class Program:
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             text=True,
-            timeout=DEADLINE_SECONDS,
+            timeout=COMMAND_SECONDS,
             check=False,
         )
 

@@ -33,7 +33,7 @@ from runspan.stop import on_signal
 
 log = structlog.get_logger()
 
-DRAIN_SECONDS = 8.0
+DRAIN_SECONDS = 7.0
 """Container runtimes send SIGKILL after ten; closing what is open takes its time too."""
 PRUNE_EVERY = timedelta(hours=1)
 FIRST_LOOK_BACK = timedelta(minutes=1)

@@ -3,11 +3,9 @@
 import asyncio
 import contextlib
 import os
-import stat
 import time
 from collections.abc import Awaitable, Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +19,7 @@ from runspan.ledger.store import is_there, path_of
 from runspan.model import Locator, RunRef
 from runspan.otlp.base import AnswerKind
 from runspan.otlp.encode import encode
+from runspan.otlp.file import writable_file
 from runspan.paths import expanded
 from runspan.pipeline.assembly import open_source
 from runspan.projection import ids
@@ -135,31 +134,6 @@ async def _destination(config: DestinationConfig) -> str:
     if answer.kind is not AnswerKind.ACCEPTED:
         raise DeliveryRefused(answer.reason)
     return f"{config.protocol} {config.endpoint} takes requests"
-
-
-def writable_file(path: Path) -> str:
-    """That traces can be written to a file, in words. Raises DeliveryRefused where they cannot."""
-    try:
-        kind = path.stat().st_mode
-    except FileNotFoundError:
-        return _creatable_file(path)
-    except OSError as error:
-        raise DeliveryRefused(f"{path} cannot be written: {error.strerror}") from None
-    if not (stat.S_ISREG(kind) or stat.S_ISCHR(kind)):
-        raise DeliveryRefused(f"{path} is no file: write the path of one")
-    # It is read as well: a line that was cut off is looked for at its end.
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise DeliveryRefused(f"{path} cannot be read and written by this user")
-    return f"{path} can be written"
-
-
-def _creatable_file(path: Path) -> str:
-    folder = path.parent
-    if not folder.is_dir():
-        raise DeliveryRefused(f"{path} cannot be created: there is no folder {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise DeliveryRefused(f"{path} does not exist, and this user cannot create it in {folder}")
-    return f"{path} can be written"
 
 
 async def _source(config: Config, source_config: SourceConfig, budget: Budget) -> str:

@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 
 from runspan import exits, logs
-from runspan.cli.check import writable_file
 from runspan.cli.waterfall import print_trace
 from runspan.config import LogConfig
 from runspan.demo import bridge
 from runspan.errors import SourceUnavailable
+from runspan.otlp.file import writable_file
 from runspan.paths import expanded
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from runspan.errors import DeliveryRefused
 from runspan.otlp.base import Answer, AnswerKind, EncodedTrace, Exporter
 
 MAX_LINE_BYTES = 1_000_000
@@ -55,6 +56,31 @@ class FileExporter(Exporter):
             kind = AnswerKind.RETRY if error.errno in _COMES_BACK else AnswerKind.WRONG
             return Answer(kind, f"cannot write {self._path}: {error.strerror}")
         return Answer(AnswerKind.ACCEPTED)
+
+
+def writable_file(path: Path) -> str:
+    """That traces can be written to a file, in words. Raises DeliveryRefused where they cannot."""
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        return _creatable_file(path)
+    except OSError as error:
+        raise DeliveryRefused(f"{path} cannot be written: {error.strerror}") from None
+    if not (stat.S_ISREG(kind) or stat.S_ISCHR(kind)):
+        raise DeliveryRefused(f"{path} is no file: write the path of one")
+    # It is read as well: a line that was cut off is looked for at its end.
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise DeliveryRefused(f"{path} cannot be read and written by this user")
+    return f"{path} can be written"
+
+
+def _creatable_file(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        raise DeliveryRefused(f"{path} cannot be created: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DeliveryRefused(f"{path} does not exist, and this user cannot create it in {folder}")
+    return f"{path} can be written"
 
 
 def otlp_json(payload: bytes) -> dict[str, Any]:

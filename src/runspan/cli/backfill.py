@@ -94,15 +94,13 @@ async def _backfill(config: Config, name: str, request: Request) -> Report:
     with ExitStack() as stack:
         # As asyncio does on Ctrl-C: what is under way is sent and marked first.
         stack.enter_context(on_signal(lambda _: this.cancel(), (signal.SIGTERM, signal.SIGHUP)))
-        ledger = known_in = None
-        if not request.dry_run:
-            ledger = stack.enter_context(Ledger.open(config.ledger.url))
-        elif Ledger.exists(config.ledger.url):
+        known_in = None
+        if request.dry_run:
             # Only its rate budget is written: a platform counts these requests too.
-            known_in = stack.enter_context(Ledger.open(config.ledger.url, must_exist=True))
+            known_in = stack.enter_context(Ledger.open_if_there(config.ledger.url))
         async with pipeline(
             config,
-            ledger or stack.enter_context(Ledger.open("sqlite://")),
+            stack.enter_context(Ledger.open("sqlite://" if request.dry_run else config.ledger.url)),
             only=name,
             budget=(known_in or MemoryBudget()) if request.dry_run else None,
             exporter=DiscardExporter() if request.dry_run else None,

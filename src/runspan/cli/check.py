@@ -84,12 +84,11 @@ async def _try_all(config: Config, *, send_test_trace: bool) -> list[Finding]:
 def _budget(config: Config) -> Generator[Budget]:
     """The ledger's where there is one, so that our questions count against the same quota as the daemon's."""
     with contextlib.ExitStack() as stack:
-        budget: Budget = MemoryBudget()
+        ledger = None
         # What is wrong with the ledger has a line of its own.
         with contextlib.suppress(LedgerUnusable):
-            if Ledger.exists(config.ledger.url):
-                budget = stack.enter_context(Ledger.open(config.ledger.url, must_exist=True))
-        yield budget
+            ledger = stack.enter_context(Ledger.open_if_there(config.ledger.url))
+        yield ledger or MemoryBudget()
 
 
 async def _try(what: str, trial: Awaitable[str]) -> Finding:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, cast
@@ -125,10 +124,7 @@ def _id_in(detail: Json) -> str | None:
 async def _fetched(config: Config, name: str, run_id: str, locator: Locator) -> Trace:
     source_config = select(config, name)
     settings = projection_settings(config, source_config)
-    with ExitStack() as stack:
-        ledger = None
-        if Ledger.exists(config.ledger.url):
-            ledger = stack.enter_context(Ledger.open(config.ledger.url, must_exist=True))
+    with Ledger.open_if_there(config.ledger.url) as ledger:
         # A look counts against the same quota as the daemon's requests.
         source, _ = open_source(config, source_config, ledger or MemoryBudget())
         if ledger and locator == Locator():

@@ -3,8 +3,8 @@
 import functools
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -74,14 +74,16 @@ class Ledger:
             opened.close()
             raise
 
-    @staticmethod
-    def exists(url: str) -> bool:
-        """Whether there is a ledger file at `url` already.
-
-        Raises ConfigError for a URL that is none, LedgerUnusable where its place cannot be reached.
-        """
+    @classmethod
+    @contextmanager
+    def open_if_there(cls, url: str) -> Generator[Self | None]:
+        """The ledger at `url`, closed at the end of the context; None where there is none. Raises as `open` does."""
         path = store.path_of(url)
-        return path is not None and store.is_there(path)
+        if path is None or not store.is_there(path):
+            yield None
+        else:
+            with cls.open(url, must_exist=True) as ledger:
+                yield ledger
 
     @property
     def folder(self) -> Path | None:

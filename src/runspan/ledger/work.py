@@ -93,8 +93,8 @@ def about_to_send(connection: Connection, owner: str, digests: Sequence[tuple[Ru
     """Write down what is about to be sent of what is still leased by `owner`; see `Ledger.about_to_send`."""
     ours: set[RunRef] = set()
     differing = 0
+    leased = select(runs.c.digest, runs.c.sent).where(KEY, runs.c.lease_owner == param("by"))
     for ref, digest in digests:
-        leased = select(runs.c.digest, runs.c.sent).where(KEY, runs.c.lease_owner == param("by"))
         before = connection.execute(leased, key(ref) | {"by": owner}).one_or_none()
         if before is not None:
             ours.add(ref)

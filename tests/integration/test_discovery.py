@@ -203,18 +203,42 @@ class TestPositions:
 
 class TestAgents:
     @pytest.mark.parametrize("platform", SCOPED)
-    async def test_a_new_agent_is_read_from_the_last_listing_that_did_not_have_it(
+    async def test_a_new_agent_is_read_from_where_its_source_began(self, bench: Bench, clock: Clock, platform: str):
+        """That it was in no listing before does not tell that it was not there: a listing may have been cut short."""
+        known = bench.add(runs(platform, [60]))
+        async with bench.pipeline(bench.source(platform, start="2h")) as line_up:
+            await discovery(line_up).poll()
+            clock.advance(3 * 3600)
+            bench.world.add_agent(platform, BO)
+            some = bench.add(runs(platform, [7100, 5, -10, -290], agent=BO))
+            bench.add(runs(platform, [7300], agent=BO, key="before the start"))
+            await discovery(line_up).poll()
+            assert set(states(line_up.ledger)) == {*known, *some}
+
+    @pytest.mark.parametrize("platform", SCOPED)
+    async def test_no_agent_at_first_moves_no_start(self, bench: Bench, clock: Clock, platform: str):
+        bench.world.remove_agent(platform, ADA.agent_id)
+        async with bench.pipeline(bench.source(platform, start="now")) as line_up:
+            await discovery(line_up).poll()
+            clock.advance(3600)
+            bench.world.add_agent(platform, ADA)
+            some = bench.add(runs(platform, [-1800]))
+            await discovery(line_up).poll()
+            assert set(states(line_up.ledger)) == set(some)
+
+    @pytest.mark.parametrize("platform", SCOPED)
+    async def test_a_new_agent_is_read_no_further_back_than_the_ledger_remembers(
         self, bench: Bench, clock: Clock, platform: str
     ):
-        async with bench.pipeline(bench.source(platform, overlap="1m")) as line_up:
+        """What it has forgotten it might send again."""
+        async with bench.pipeline(bench.source(platform, start="90d")) as line_up:
             await discovery(line_up).poll()
-            clock.advance(300)
+            clock.advance(10 * 86_400)
             bench.world.add_agent(platform, BO)
-            # 5 s before the listing: the platform's clock may be behind ours.
-            young = bench.add(runs(platform, [5, -10, -290], agent=BO))
-            bench.add(runs(platform, [7200], agent=BO, key="cannot be its own"))
+            some = bench.add(runs(platform, [79 * 86_400], agent=BO))
+            bench.add(runs(platform, [81 * 86_400], agent=BO, key="forgotten"))
             await discovery(line_up).poll()
-            assert set(states(line_up.ledger)) == set(young)
+            assert set(states(line_up.ledger)) == set(some)
 
     @pytest.mark.parametrize("platform", SCOPED)
     async def test_an_agent_that_vanishes_keeps_its_position_and_stops_nobody(

@@ -12,13 +12,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, text
 
 from runspan.errors import ConfigError, LedgerUnusable
-from runspan.ledger import Ledger, migrations, schema, store
+from runspan.ledger import Account, Ledger, migrations, schema, store
 from tests.ledgers import ACCOUNT, START_NS, Clock, open_ledger, row, url
 
 
@@ -157,12 +158,12 @@ def another_programs(path: Path) -> None:
     path.unlink()
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("CREATE TABLE alembic_version (version_num TEXT)")
-        database.execute("INSERT INTO alembic_version VALUES ('0001')")
+        database.execute("INSERT INTO alembic_version VALUES ('0002')")
 
 
 def newer(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
-        database.execute("UPDATE alembic_version SET version_num = '0999'")
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
 
 
 def without_a_table(path: Path) -> None:
@@ -292,8 +293,8 @@ def with_migration(monkeypatch: pytest.MonkeyPatch, folder: Path, second_step: s
     """A release that has one migration more."""
     plain = migrations.configuration
     versions = Path(migrations.__file__).parent / "versions"
-    (folder / "v0002_more.py").write_text(
-        "from alembic import op\nrevision, down_revision = '0002', '0001'\n"
+    (folder / "v9998_more.py").write_text(
+        f"from alembic import op\nrevision, down_revision = '9998', {schema.REVISION!r}\n"
         f"def upgrade():\n    op.execute('CREATE TABLE more (a TEXT)')\n    op.execute({second_step!r})\n"
     )
 
@@ -303,7 +304,7 @@ def with_migration(monkeypatch: pytest.MonkeyPatch, folder: Path, second_step: s
         return config
 
     monkeypatch.setattr(migrations, "configuration", configuration)
-    monkeypatch.setattr(schema, "REVISION", "0002")
+    monkeypatch.setattr(schema, "REVISION", "9998")
 
 
 class TestMigrations:
@@ -325,6 +326,27 @@ class TestMigrations:
             assert [count.rows for count in ledger.counts()] == [400]
         with closing(sqlite3.connect(filled)) as database:
             assert database.execute("SELECT a FROM more").fetchall() == [("moved",)]
+
+    def test_the_first_ledger_keeps_its_positions_and_gets_a_start(self, path: Path) -> None:
+        engine = create_engine(url(path))
+        path.parent.mkdir(mode=0o700)
+        with engine.begin() as connection:
+            connection.execute(text(f"PRAGMA application_id = {schema.APPLICATION_ID}"))
+            command.upgrade(migrations.configuration(connection), "0001")
+            for scope, start_ns in (("ada", 300), ("bo", 200)):
+                values = f"('casedev', 'a', '{scope}', 'poll', {start_ns}, {start_ns + 500}, '[1, 2, 3, 4]')"
+                columns = "platform, tenant, scope, kind, start_ns, position_ns, cursor"
+                connection.execute(text(f"INSERT INTO sweeps ({columns}) VALUES {values}"))
+            connection.execute(text("INSERT INTO accounts VALUES ('casedev', 'a', 900, 40), ('casedev', 'b', 1, 2)"))
+        engine.dispose()
+        with open_ledger(path) as ledger:
+            account = Account("casedev", "a")
+            bo = ledger.sweep(account, "bo", "poll")
+            assert bo is not None
+            assert (bo.start_ns, bo.position_ns, bo.cursor) == (200, 700, None)
+            assert ledger.start_ns(account, if_new_ns=1) == 200
+            assert ledger.pruned_through_ns(account) == 40
+            assert ledger.start_ns(Account("casedev", "b"), if_new_ns=1) == 1
 
     def test_one_that_fails_halfway_leaves_the_ledger_as_it_was(
         self, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -236,18 +236,12 @@ class TestSweeps:
             ledger.note_page(ACCOUNT, "", "poll", [row("a")], cursor=None, high_ns=None)
         assert ledger.runs() == []
 
-    def test_a_new_agent_starts_at_the_listing_before(self, ledger: Ledger, clock: Clock) -> None:
-        ledger.agents_listed(ACCOUNT, {"old": "Old"})
-        clock.advance(60)
-        ledger.agents_listed(ACCOUNT, {})
-        clock.advance(60)
-        ledger.agents_listed(ACCOUNT, {"old": "Old", "new": None}, listed_ns=clock.ns - 5 * SECOND)
-        assert ledger.agent_start_ns(ACCOUNT, "old") is None
-        assert ledger.agent_start_ns(ACCOUNT, "new") == START_NS + 60 * SECOND
-        clock.advance(60)
-        ledger.agents_listed(ACCOUNT, {"old": None, "new": None, "newer": None})
-        assert ledger.agent_start_ns(ACCOUNT, "newer") == START_NS + 115 * SECOND
-        assert ledger.agent_start_ns(ACCOUNT, "new") == START_NS + 60 * SECOND
+    def test_an_account_is_read_from_where_it_was_first_said(self, ledger: Ledger) -> None:
+        ledger.note_rows([row("a", SKIPPED)])
+        ledger.prune(ACCOUNT, before_ns=START_NS + 1)
+        assert ledger.start_ns(ACCOUNT, if_new_ns=START_NS) == START_NS
+        assert ledger.start_ns(ACCOUNT, if_new_ns=START_NS + DAY) == START_NS
+        assert ledger.start_ns(Account("casedev", "other"), if_new_ns=START_NS + DAY) == START_NS + DAY
 
 
 class TestOpenRows:
@@ -474,14 +468,11 @@ class TestPruning:
 
 class TestClockAhead:
     def test_lists_that_were_read_to_a_time_to_come_are_read_again(self, ledger: Ledger, clock: Clock) -> None:
-        ledger.agents_listed(ACCOUNT, {"old": None}, listed_ns=START_NS - DAY)
+        assert ledger.start_ns(ACCOUNT, if_new_ns=START_NS + DAY) == START_NS + DAY
         for scope, position_ns in (("sound", START_NS - DAY), ("ahead", START_NS + DAY)):
             window = {"window_start_ns": position_ns, "window_end_ns": None}
             ledger.begin_sweep(ACCOUNT, scope, "poll", position_ns=position_ns, **window)
             ledger.note_page(ACCOUNT, scope, "poll", [row(f"at {scope}")], cursor="more", high_ns=None)
-        ledger.agents_listed(ACCOUNT, {"old": None}, listed_ns=START_NS + DAY)
-        ledger.agents_listed(ACCOUNT, {"old": None, "new": None}, listed_ns=START_NS + DAY + 1)
-        assert ledger.agent_start_ns(ACCOUNT, "new") == START_NS + DAY
 
         mend = {"latest_ns": START_NS + 600 * SECOND, "start_ns": START_NS - 2 * DAY}
         assert ledger.rewind(ACCOUNT, **mend) == 1
@@ -490,7 +481,7 @@ class TestClockAhead:
         assert (sound.position_ns, sound.cursor) == (START_NS - DAY, "more")
         assert ahead is not None
         assert (ahead.position_ns, ahead.start_ns, ahead.cursor) == (START_NS - 2 * DAY, START_NS - 2 * DAY, None)
-        assert ledger.agent_start_ns(ACCOUNT, "new") is None
+        assert ledger.start_ns(ACCOUNT, if_new_ns=START_NS) == START_NS - 2 * DAY
         # One that had begun before the clock went wrong is read from no earlier than that.
         began_ns = START_NS - DAY
         ledger.begin_sweep(ACCOUNT, "begun", "poll", window_start_ns=began_ns, window_end_ns=None, position_ns=began_ns)
@@ -500,8 +491,6 @@ class TestClockAhead:
         begun = ledger.sweep(ACCOUNT, "begun", "poll")
         assert begun is not None
         assert (begun.position_ns, begun.start_ns) == (began_ns, began_ns)
-        ledger.agents_listed(ACCOUNT, {"old": None, "newest": None}, listed_ns=START_NS)
-        assert ledger.agent_start_ns(ACCOUNT, "newest") is None
         assert ledger.rewind(ACCOUNT, **mend) == 0
         assert ledger.rewind(Account("casedev", "other"), **mend) == 0
 

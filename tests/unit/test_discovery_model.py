@@ -170,7 +170,6 @@ class DiscoveryModel(RuleBasedStateMachine):
         self.config = self.config.model_copy(update={"lookback": self.config.overlap * 24})
         self.twin = Twin(self.config, self.clock, order, repeats_rows=repeats_rows, empty_pages=empty_pages)
         self.twin.agents = {"ada"}
-        self.known_since_ns: dict[str, int] = {}
         self.positions: dict[str, int] = {}
         self.latest_begin_ns: dict[str, int] = {}
         self.restart()
@@ -206,7 +205,6 @@ class DiscoveryModel(RuleBasedStateMachine):
             self.twin.agents.remove(agent)
         else:
             self.twin.agents.add(agent)
-            self.known_since_ns.setdefault(agent, self.clock.ns)
 
     @rule(
         kind=st.sampled_from([POLL, POLL, SLOW]),
@@ -225,9 +223,8 @@ class DiscoveryModel(RuleBasedStateMachine):
             if not present:
                 break
             agent = present[number % len(present)]
-            # What an agent did, it did when it was there; and nothing is shown before now.
-            earliest_ns = self.known_since_ns.get(agent, 0)
-            time_ns = max(self.clock.ns // MINUTE * MINUTE + age * MINUTE, earliest_ns)
+            # Nothing is shown before now; but an agent that is new to us may have older runs.
+            time_ns = self.clock.ns // MINUTE * MINUTE + age * MINUTE
             visible_ns = max(self.clock.ns, time_ns + delay * MINUTE)
             self.twin.add(agent, time_ns, visible_ns, visible_ns + lasts * MINUTE)
         self.clock.advance(seconds)

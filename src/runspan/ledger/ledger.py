@@ -209,20 +209,10 @@ class Ledger:
             jobs.count_listed(connection, job, listed.listed, listed.known)
         return noted
 
-    def agents_listed(
-        self, account: Account, agents: Mapping[str, str | None], *, listed_ns: int | None = None
-    ) -> None:
-        """Remember a complete listing of the agents, id to name. `listed_ns`: when it was asked for (None: now)."""
+    def start_ns(self, account: Account, *, if_new_ns: int) -> int:
+        """From when on the account's runs are read: as was said the first time, or `if_new_ns` where this is it."""
         with self._store.write() as connection:
-            positions.agents_listed(connection, account, agents, self._now() if listed_ns is None else listed_ns)
-
-    def agent_start_ns(self, account: Account, agent_id: str) -> int | None:
-        """The last complete listing in which the agent did not exist yet: its runs are younger.
-
-        None where it was in the very first listing, or was never listed.
-        """
-        with self._store.read() as connection:
-            return positions.agent_start_ns(connection, account, agent_id)
+            return positions.start_ns(connection, account, if_new_ns)
 
     # Work
 

@@ -1,14 +1,13 @@
-"""How far each list has been read, and since when each agent is known."""
+"""How far each list has been read, and from when on."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
 from sqlalchemy.dialects import sqlite
 
 from runspan.ledger.rows import of
-from runspan.ledger.schema import accounts, agents, sweeps
+from runspan.ledger.schema import accounts, sweeps
 from runspan.ledger.values import POLL, SLOW, Account, Sweep
 from runspan.model import Json
 
@@ -95,33 +94,21 @@ def _advance(connection: Connection, account: Account, scope: str, window_start_
 
 
 def rewind(connection: Connection, account: Account, *, latest_ns: int, start_ns: int) -> int:
-    """See `Ledger.rewind`. What is later than that of agents and their listings is forgotten."""
+    """See `Ledger.rewind`."""
     late = and_(sweeps.c.kind.in_((POLL, SLOW)), or_(sweeps.c.position_ns > latest_ns, sweeps.c.start_ns > latest_ns))
     # Where the list began is only as wrong as its position if it is late itself.
     begin_ns = case((sweeps.c.start_ns > latest_ns, start_ns), else_=sweeps.c.start_ns)
     position_ns = case((begin_ns > start_ns, begin_ns), else_=start_ns)
     again = {"start_ns": begin_ns, "position_ns": position_ns, "window_start_ns": position_ns, "cursor": None}
     rewound = connection.execute(update(sweeps).where(of(account, sweeps), late).values(again)).rowcount
-    new = update(agents).where(of(account, agents), agents.c.start_ns > latest_ns)
-    connection.execute(new.values(start_ns=None))
-    listed = update(accounts).where(of(account, accounts), accounts.c.agents_listed_ns > latest_ns)
-    connection.execute(listed.values(agents_listed_ns=None))
+    begun_late = update(accounts).where(of(account, accounts), accounts.c.start_ns > latest_ns)
+    connection.execute(begun_late.values(start_ns=start_ns))
     return rewound
 
 
-def agents_listed(connection: Connection, account: Account, listed: Mapping[str, str | None], listed_ns: int) -> None:
-    """Remember a complete listing of the agents: an agent that is new in it starts at the listing before."""
-    identity = asdict(account)
-    before_ns = connection.scalar(select(accounts.c.agents_listed_ns).where(of(account, accounts)))
-    if listed:
-        new = [identity | {"agent_id": id, "name": name, "start_ns": before_ns} for id, name in listed.items()]
-        connection.execute(sqlite.insert(agents).on_conflict_do_nothing(), new)
-    stamp = sqlite.insert(accounts).values(identity | {"agents_listed_ns": listed_ns})
-    connection.execute(
-        stamp.on_conflict_do_update(index_elements=["platform", "tenant"], set_={"agents_listed_ns": listed_ns})
-    )
-
-
-def agent_start_ns(connection: Connection, account: Account, agent_id: str) -> int | None:
-    """From when on an agent's runs are to be read; None for one of the first listing, or unknown."""
-    return connection.scalar(select(agents.c.start_ns).where(of(account, agents), agents.c.agent_id == agent_id))
+def start_ns(connection: Connection, account: Account, if_new_ns: int) -> int:
+    """From when on the account's runs are read: `if_new_ns`, where it has never been asked."""
+    row = sqlite.insert(accounts).values(asdict(account) | {"start_ns": if_new_ns})
+    start_ns = func.coalesce(accounts.c.start_ns, if_new_ns)
+    connection.execute(row.on_conflict_do_update(index_elements=["platform", "tenant"], set_={"start_ns": start_ns}))
+    return connection.scalars(select(accounts.c.start_ns).where(of(account, accounts))).one()

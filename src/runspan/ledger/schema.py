@@ -22,7 +22,7 @@ from sqlalchemy import (
     false,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 
 APPLICATION_ID = 0x72757370
 """SQLite's mark of whose database a file is: "rusp"."""
@@ -130,16 +130,7 @@ accounts = Table(
     "accounts",
     metadata,
     *_account(),
-    Column("agents_listed_ns", BigInteger),
     Column("pruned_through_ns", BigInteger),
-)
-
-agents = Table(
-    "agents",
-    metadata,
-    *_account(),
-    Column("agent_id", Words, primary_key=True),
-    Column("name", Words),
     Column("start_ns", BigInteger),
 )
 

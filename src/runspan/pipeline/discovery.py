@@ -74,12 +74,10 @@ class Discovery:
         if not line.source.lists:
             return found
         listed_ns = self._now()
-        scopes = await line.source.scopes()
-        agents = {scope.key: scope.agent_name for scope in scopes if scope.key}
-        await asyncio.to_thread(self._ledger.agents_listed, line.account, agents, listed_ns=listed_ns)
-        scopes = wanted(scopes, line)
-        # All begin before the first is read: under a small rate the last one's turn may be minutes after `start`.
-        sweeps = [await self._ready(scope, kind, listed_ns) for scope in scopes]
+        start_ns = line.config.start.instant_ns(listed_ns)
+        start_ns = await asyncio.to_thread(self._ledger.start_ns, line.account, if_new_ns=start_ns)
+        scopes = wanted(await line.source.scopes(), line)
+        sweeps = [await self._ready(scope, kind, start_ns, listed_ns) for scope in scopes]
         answered, failed = not scopes, None
         for scope, sweep in zip(scopes, sweeps, strict=True):
             try:
@@ -144,25 +142,22 @@ class Discovery:
                 return page.broken_off
         return None
 
-    async def _ready(self, scope: Scope, kind: str, now_ns: int) -> Sweep:
+    async def _ready(self, scope: Scope, kind: str, start_ns: int, now_ns: int) -> Sweep:
         """The pass to go on with, or a new one."""
         sweep = await asyncio.to_thread(self._ledger.sweep, self._line.account, scope.key, kind)
         if sweep and sweep.interrupted:
             return sweep
         self._begun_ns[kind, scope.key] = now_ns
-        return await self._begin(scope, kind, now_ns)
+        return await self._begin(scope, kind, start_ns, now_ns)
 
-    async def _begin(self, scope: Scope, kind: str, now_ns: int) -> Sweep:
+    async def _begin(self, scope: Scope, kind: str, start_ns: int, now_ns: int) -> Sweep:
         line, ledger = self._line, self._ledger
         poll = await asyncio.to_thread(ledger.sweep, line.account, scope.key, POLL)
-        known_ns = await asyncio.to_thread(ledger.agent_start_ns, line.account, scope.key) if scope.key else None
         if poll is not None and poll.position_ns is not None:
             position_ns, floor_ns = poll.position_ns, poll.start_ns or 0
-        elif known_ns is not None:
-            # An agent that is new has no older runs; the overlap is for a platform whose clock is behind ours.
-            position_ns = floor_ns = known_ns - nanoseconds(line.config.overlap)
         else:
-            position_ns = floor_ns = line.config.start.instant_ns(now_ns)
+            # Also for an agent that is new: that it was in no listing before does not tell that it was not there.
+            position_ns = floor_ns = max(start_ns, now_ns - nanoseconds(line.retention))
         reach = line.config.overlap if kind == POLL else line.config.lookback
         return await asyncio.to_thread(
             ledger.begin_sweep,

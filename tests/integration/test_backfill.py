@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from runspan.demo.faults import Fault, Hang, html
+from runspan.demo.platforms.flowyble import ListShape
 from runspan.demo.samples import casedev_run, elizaos_run, flowyble_run, runtype_execution
 from runspan.demo.world import WorldAgent
 from runspan.errors import ConfigError, DeliveryRefused, LedgerUnusable, SourceRefused, SourceUnavailable
@@ -237,8 +239,32 @@ class TestJob:
         report = await backfill(bench, since=noon_ns)
         assert report.exported == 40
         lists = [r.query.get("cursor") for r in bench.simulator.asked("casedev") if r.path == "/agent/v1/run"]
-        # And then for what has been created since it was begun.
-        assert lists == [newest_first[20], newest_first[27], newest_first[34], None]
+        # Then from its top, for what may have been pushed past the edge of a page, and for what was created since.
+        again = [None, *newest_first[6:40:7]]
+        assert lists == [newest_first[20], newest_first[27], newest_first[34], *again, None]
+
+    async def test_what_deletions_push_past_the_edge_of_a_page_is_found_by_reading_again(
+        self, bench: Bench, noon_ns: int, monkeypatch: pytest.MonkeyPatch
+    ):
+        """In a list that is paged by number: each run that is gone moves all behind it up, over the edge."""
+        made = [flowyble_run(f"run {n}", created_at_ns=noon_ns + n * SECOND, seconds=2.0, agent=ADA) for n in range(40)]
+        ids = bench.add(made)
+        listing = {"agents": [ADA.agent_id], "page_size": 5}
+        bench.simulator.platforms["flowyble"].list_shape = ListShape()
+        async with bench.pipeline(bench.source("flowyble", list=listing)) as line_up:
+            source, young = line_up.lines[0].source, iter(ids[::-1][:4])
+            page = source.page
+
+            async def and_then_one_is_deleted(*args: Any) -> Any:
+                answer = await page(*args)
+                for run_id in islice(young, 1):
+                    bench.world.remove("flowyble", run_id)
+                return answer
+
+            monkeypatch.setattr(source, "page", and_then_one_is_deleted)
+            report = await Backfill(line_up, line_up.lines[0], request(since=noon_ns)).run()
+        assert set(bench.exported) == set(ids[:-4])
+        assert report.listed == 40
 
     @pytest.mark.parametrize("platform", RUN)
     async def test_what_was_created_since_it_was_begun_is_read_too(self, bench: Bench, noon_ns: int, platform: str):

@@ -1,23 +1,30 @@
 """How lists become rows: over real HTTP, into a ledger on disk."""
 
+import asyncio
+import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from runspan.demo.faults import html
-from runspan.demo.samples import casedev_run, elizaos_run, runtype_execution
+from runspan.demo.faults import Reply, html
+from runspan.demo.platforms.flowyble import ListShape
+from runspan.demo.samples import casedev_run, elizaos_run, flowyble_run, runtype_execution
 from runspan.demo.world import WorldAgent
 from runspan.errors import LedgerUnusable, SourceRefused, SourceUnavailable
-from runspan.ledger import Ledger, RowState
+from runspan.ledger import POLL, Ledger, RowState
+from runspan.model import Locator
 from runspan.pipeline.assembly import Pipeline
 from runspan.pipeline.discovery import Discovery
+from runspan.pipeline.sweep import Found
+from runspan.sources.base import Listed, Page, Scope, Window
 from tests.ledgers import SECOND, START_NS, Clock
-from tests.pipelines import HOUR, Bench, position_ns, row_of, states
+from tests.pipelines import HOUR, Bench, position_ns, row_of, states, until
 
 MINUTE = 60 * SECOND
 ADA = WorldAgent(agent_id="0b9d4c52-7a18-4f3e-9c06-1d2e3f4a5b6c", name="Ada")
@@ -240,6 +247,26 @@ class TestAgents:
             await discovery(line_up).poll()
             assert set(states(line_up.ledger)) == set(some)
 
+    async def test_agents_behind_a_fault_of_their_list_are_read_once_it_is_mended(self, bench: Bench, clock: Clock):
+        bench.world.add_agent("runtype", BO)
+        [before] = bench.add(runs("runtype", [60], agent=ADA))
+        [behind] = bench.add(runs("runtype", [7200], agent=BO))
+        row = {"id": ADA.agent_id, "name": ADA.name}
+        cut_short = {"data": [row], "pagination": {"nextCursor": None, "hasMore": True}}
+        fault = bench.simulator.fault("runtype", r"agents\?limit", Reply(200, json.dumps(cut_short)))
+        async with bench.pipeline(bench.source("runtype")) as line_up:
+            looking = discovery(line_up)
+            with capture_logs() as logs:
+                for _ in range(2):
+                    [failure] = (await looking.poll()).failures
+            assert "the list of agents breaks off, it says that there is more, and not where" in failure
+            assert [entry["log_level"] for entry in logs if entry["action"] == "list_broken_off"] == ["error"]
+            assert set(states(line_up.ledger)) == {before}
+            bench.simulator.faults.remove(fault)
+            clock.advance(3600)
+            assert (await looking.poll()).failures == []
+            assert set(states(line_up.ledger)) == {before, behind}
+
     @pytest.mark.parametrize("platform", SCOPED)
     async def test_an_agent_that_vanishes_keeps_its_position_and_stops_nobody(
         self, bench: Bench, clock: Clock, platform: str
@@ -381,7 +408,7 @@ class TestCursors:
             with capture_logs() as logs:
                 for _ in range(2):
                     [failure] = (await looking.poll()).failures
-                    assert "breaks off, its cursors run in a circle" in failure
+                    assert "breaks off, its pages run in a circle" in failure
                     assert at(line_up, SCOPE[platform]) == START_NS - 24 * HOUR
                     clock.advance(1)
             [said] = [entry for entry in logs if entry["action"] == "list_broken_off"]
@@ -424,6 +451,123 @@ class TestCursors:
             for _ in range(2):
                 await discovery(line_up).poll()
             assert set(states(line_up.ledger)) == set(ids)
+
+    @pytest.mark.parametrize("platform", ["casedev", "runtype"])
+    async def test_a_cursor_that_is_worth_nothing_any_more_is_no_end(self, bench: Bench, platform: str):
+        """An empty page, without a fault and without a word of more: what some make of the id of a deleted run."""
+        ids = bench.add(runs(platform, [60 * n for n in range(1, 12)]))
+        empty = {"runs": [], "data": [], "pagination": {"nextCursor": None, "hasMore": False}, "hasMore": False}
+        bench.simulator.fault(platform, "cursor=", Reply(200, json.dumps(empty)), times=1)
+        async with bench.pipeline(bench.source(platform)) as line_up:
+            assert (await discovery(line_up).poll()).failures == []
+            assert set(states(line_up.ledger)) == set(ids)
+            assert at(line_up, SCOPE[platform]) == START_NS - MINUTE
+
+    @pytest.mark.parametrize("platform", ["casedev", "runtype"])
+    async def test_cursors_that_are_worth_nothing_move_no_position(self, bench: Bench, platform: str):
+        ids = bench.add(runs(platform, [60 * n for n in range(1, 12)]))
+        empty = {"runs": [], "data": [], "pagination": {"nextCursor": None, "hasMore": False}, "hasMore": False}
+        fault = bench.simulator.fault(platform, "cursor=", Reply(200, json.dumps(empty)))
+        async with bench.pipeline(bench.source(platform)) as line_up:
+            [failure] = (await discovery(line_up).poll()).failures
+            assert "pages that it promises are empty" in failure
+            assert at(line_up, SCOPE[platform]) == START_NS - 24 * HOUR
+            bench.simulator.faults.remove(fault)
+            assert (await discovery(line_up).poll()).failures == []
+            assert set(states(line_up.ledger)) == set(ids)
+
+    async def test_a_list_that_is_oldest_first_is_read_to_its_end(self, bench: Bench, clock: Clock):
+        """case.dev's is newest first by its documents; if it were not, an early end would be a silent one."""
+        bench.simulator.platforms["casedev"].quirks.oldest_first = True
+        old = bench.add(runs("casedev", [60 * n for n in range(1, 12)]))
+        async with bench.pipeline(bench.source("casedev", overlap="10s")) as line_up:
+            await discovery(line_up).poll()
+            assert set(states(line_up.ledger)) == set(old)
+            clock.advance(60)
+            [new] = bench.add(runs("casedev", [-50], key="new"))
+            await discovery(line_up).poll()
+            assert new in states(line_up.ledger)
+
+
+class TestLongLists:
+    async def test_a_list_without_an_end_hides_no_other_and_not_what_has_ended(
+        self, bench: Bench, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("runspan.pipeline.sweep.PAGES_A_TURN", 2)
+        bench.world.add_agent("runtype", BO)
+        [first] = bench.add(runs("runtype", [60], agent=BO))
+        async with bench.pipeline(bench.source("runtype")) as line_up:
+            source = line_up.lines[0].source
+            page = source.page
+
+            async def endless(scope: Scope, window: Window, cursor: Any) -> Page:
+                if scope.key == BO.agent_id:
+                    return await page(scope, window, cursor)
+                number = (cursor or 0) + 1
+                row = Listed(f"run-{number}", Locator(agent_id=scope.key, created_ns=START_NS), True, START_NS)
+                return Page((row,), number)
+
+            monkeypatch.setattr(source, "page", endless)
+            looking = asyncio.create_task(discovery(line_up).poll())
+            await until(lambda: first in states(line_up.ledger))
+            [later] = bench.add(runs("runtype", [30], agent=BO, key="later"))
+            await until(lambda: later in states(line_up.ledger))
+            assert not looking.done()
+            looking.cancel()
+            await asyncio.wait([looking])
+
+    async def test_a_long_list_is_read_to_its_end_in_one_look(self, bench: Bench, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr("runspan.pipeline.sweep.PAGES_A_TURN", 2)
+        ids = bench.add(runs("casedev", [60 * n for n in range(1, 20)]))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            assert (await discovery(line_up).poll()).new == len(ids)
+            assert [request.query.get("cursor") for request in bench.simulator.asked("casedev", "/run")] == [
+                None,
+                *ids[2:18:3],
+            ]
+
+    async def test_a_list_that_was_put_back_between_two_turns_is_read_from_there(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ):
+        """By a clock that was set back, or by another process."""
+        monkeypatch.setattr("runspan.pipeline.sweep.PAGES_A_TURN", 2)
+        bench.add(runs("casedev", [60 * n for n in range(1, 20)]))
+        async with bench.pipeline(bench.source("casedev", start="2h")) as line_up:
+            looking, ledger, [line] = discovery(line_up), line_up.ledger, line_up.lines
+            await looking._give_turns(POLL, Found())
+            assert ledger.rewind(line.account, latest_ns=START_NS - 3 * HOUR, start_ns=START_NS - 4 * HOUR) == 1
+            [old] = bench.add(runs("casedev", [3 * 3600 + 60], key="old"))
+            await looking.poll()
+            assert old in states(ledger)
+
+    async def test_what_deletions_push_past_the_edge_of_a_page_is_found_by_reading_again(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ):
+        """In a list that is paged by number, over a stretch that no slow sweep reads."""
+        bench.world.add_agent("flowyble", ADA)
+        bench.simulator.platforms["flowyble"].list_shape = ListShape()
+        ids = bench.add(
+            flowyble_run(f"run {n}", created_at_ns=START_NS - n * HOUR, seconds=1.0, agent=ADA) for n in range(1, 40)
+        )
+        listing = {"agents": [ADA.agent_id], "page_size": 5}
+        settings = {"start": "7d", "lookback": "1h", "overlap": "1m"}
+        async with bench.pipeline(bench.source("flowyble", list=listing, **settings)) as line_up:
+            source, young = line_up.lines[0].source, iter(ids[1:5])
+            page = source.page
+
+            async def and_then_one_is_deleted(*args: Any) -> Any:
+                answer = await page(*args)
+                for run_id in islice(young, 1):
+                    bench.world.remove("flowyble", run_id)
+                return answer
+
+            monkeypatch.setattr(source, "page", and_then_one_is_deleted)
+            await discovery(line_up).poll()
+            assert {*ids} - {*ids[1:5]} <= set(states(line_up.ledger))
+            assert at(line_up, ADA.agent_id) == START_NS - HOUR
+            asked = len(bench.simulator.asked("flowyble"))
+            await discovery(line_up).poll()
+            assert len(bench.simulator.asked("flowyble")) == asked + 2, "what is read every day is read once"
 
 
 class TestRows:

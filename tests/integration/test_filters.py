@@ -14,9 +14,10 @@ from runspan.demo.world import WorldAgent, WorldRun
 from runspan.ledger import RowState
 from runspan.model import Locator
 from runspan.pipeline.backfill import Backfill, Request
-from runspan.pipeline.discovery import Discovery, rows_of_ids
+from runspan.pipeline.discovery import Discovery
 from runspan.pipeline.report import Report
 from runspan.pipeline.standing import is_kept
+from runspan.pipeline.sweep import rows_of_ids
 from runspan.projection import trace_id
 from tests.ledgers import SECOND, START_NS, Clock
 from tests.pipelines import HOUR, Bench, counted, row_of, until, working

@@ -23,7 +23,8 @@ from runspan.model import Locator
 from runspan.otlp.base import Answer, AnswerKind, EncodedTrace
 from runspan.otlp.memory import MemoryExporter, accept
 from runspan.pipeline.assembly import Pipeline
-from runspan.pipeline.discovery import Discovery, rows_of_ids
+from runspan.pipeline.discovery import Discovery
+from runspan.pipeline.sweep import rows_of_ids
 from runspan.quantities import Rate
 from runspan.rate import spacing_ns
 from runspan.sources.base import Scope, Window

@@ -31,6 +31,10 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
     return {"id": f"run_{number}", "agentId": "agent_1", "status": "completed", **created} | changes
 
 
+def open_row(number: int, status: str = "running") -> dict[str, Any]:
+    return row(number, status=status, completedAt=None)
+
+
 def page_of(*rows: Any, cursor: str | None = None, more: bool | None = None) -> dict[str, Any]:
     return {"runs": list(rows), "hasMore": cursor is not None if more is None else more, "nextCursor": cursor}
 
@@ -80,7 +84,7 @@ async def test_where_no_cursor_is_named_the_list_goes_on_behind_its_last_run() -
     """That is what the platform's cursors are."""
     casedev, client = source(lambda path, params: page_of() if "cursor" in params else page_of(row(1), more=True))
     page = await casedev.page(Scope(), Window(1), None)
-    assert (await casedev.page(Scope(), Window(1), page.cursor)).cursor is None
+    assert (await casedev.page(Scope(), Window(1), page.cursor)).rows == ()
     assert client.asked[-1] == (LIST, {"limit": 250, "cursor": "run_1"})
 
 
@@ -97,15 +101,15 @@ async def test_the_largest_page_is_asked_for_and_no_agent() -> None:
 
 
 async def test_a_list_without_an_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runspan.sources.answers.MAX_PAGES", 5)
+    monkeypatch.setattr("runspan.sources.walk.MAX_PAGES", 5)
     fresh = iter(range(100))
     casedev, _ = source(lambda path, _: page_of(cursor=f"run_{next(fresh)}"))
     page = await casedev.page(Scope(), Window(1), None)
     while page.cursor is not None:
         page = await casedev.page(Scope(), Window(1), page.cursor)
-    assert next(fresh) == 6
+    assert next(fresh) == 5
     assert page.broken_off
-    assert "do not end" in page.broken_off
+    assert "does not end" in page.broken_off
 
 
 @pytest.mark.parametrize(
@@ -129,9 +133,9 @@ async def test_which_rows_have_ended(changes: dict[str, Any], terminal: bool) ->
 async def test_open_runs_are_those_queued_or_running_on_all_pages() -> None:
     def answer(path: str, params: dict[str, Any]) -> Any:
         return {
-            ("running", None): page_of(row(3), row(2), cursor="run_2"),
-            ("running", "run_2"): page_of(row(1)),
-            ("queued", None): page_of(row(9)),
+            ("running", None): page_of(open_row(3), open_row(2), cursor="run_2"),
+            ("running", "run_2"): page_of(open_row(1)),
+            ("queued", None): page_of(open_row(9, "queued")),
         }[params["status"], params.get("cursor")]
 
     casedev, client = source(answer)
@@ -142,18 +146,23 @@ async def test_open_runs_are_those_queued_or_running_on_all_pages() -> None:
 @pytest.mark.parametrize("error", [SourceUnavailable("later"), RunGone("404"), RunUnreadable("400")])
 async def test_open_runs_are_not_told_from_half_an_answer(error: Exception) -> None:
     def answer(path: str, params: dict[str, Any]) -> Any:
-        return error if "cursor" in params else page_of(row(1), cursor="run_1")
+        return error if "cursor" in params else page_of(open_row(1), cursor="run_1")
 
     casedev, _ = source(answer)
     with pytest.raises(SourceUnavailable):
         await casedev.open_run_ids()
 
 
+async def test_a_run_that_has_ended_is_not_open_though_the_list_takes_no_heed_of_the_status_it_is_asked_for() -> None:
+    casedev, _ = source(lambda path, params: page_of(open_row(2), row(1)))
+    assert await casedev.open_run_ids() == {"run_2"}
+
+
 async def test_a_run_that_starts_while_open_runs_are_asked_for_is_open() -> None:
     status = {"run_1": "queued"}
 
     def answer(path: str, params: dict[str, Any]) -> Any:
-        listed = [row(1)] if status["run_1"] == params["status"] else []
+        listed = [open_row(1, status["run_1"])] if status["run_1"] == params["status"] else []
         status["run_1"] = "running"
         return page_of(*listed)
 

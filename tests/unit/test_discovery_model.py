@@ -13,7 +13,6 @@ that take long or are cut off, restarts. Whatever happened before:
 import asyncio
 import contextlib
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, cast
@@ -25,12 +24,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
-from runspan.ledger import Ledger, RowState
+from runspan.ledger import POLL, SLOW, Ledger, RowState
 from runspan.model import Json, Locator, Run, RunBody, RunRef
-from runspan.pipeline.discovery import POLL, SLOW, Discovery
+from runspan.pipeline.discovery import Discovery
 from runspan.pipeline.line import Health, Line
 from runspan.quantities import nanoseconds
-from runspan.sources.base import Listed, Page, Scope, Source, Window
+from runspan.sources.base import Listed, Page, Scope, Scopes, Source, Window
 from tests.figures import SOAK
 from tests.ledgers import SECOND, Clock
 
@@ -73,15 +72,16 @@ class Twin(Source):
     kind: str = POLL
     begun_ns: dict[tuple[str, str], int] = field(default_factory=dict)
     """When the first page of a (kind, agent)'s pass that is under way was asked for."""
-    completed: list[tuple[str, str]] = field(default_factory=list)
+    completed: list[tuple[str, str, int]] = field(default_factory=list)
+    """Kind, agent and beginning of each pass whose last page was given."""
 
     @staticmethod
     def auth_headers(api_key: str | None) -> dict[str, str]:
         return {}
 
-    async def scopes(self) -> Sequence[Scope]:
+    async def scopes(self) -> Scopes:
         self._meet_fault()
-        return [Scope(agent, agent) for agent in sorted(self.agents)]
+        return Scopes(tuple(Scope(agent, agent) for agent in sorted(self.agents)))
 
     async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
         asked_ns = self.clock.ns
@@ -107,7 +107,7 @@ class Twin(Source):
         if breaks_off and not is_last:
             return Page(tuple(map(self._row, rows)), None, broken_off="goes in a circle")
         if is_last:
-            self.completed.append((self.kind, scope.key))
+            self.completed.append((self.kind, scope.key, self.begun_ns[self.kind, scope.key]))
         return Page(tuple(map(self._row, rows)), None if is_last else [rows[-1].run_id, False])
 
     def add(self, agent: str, time_ns: int, visible_ns: int, ended_ns: int) -> str:
@@ -242,8 +242,7 @@ class DiscoveryModel(RuleBasedStateMachine):
 
     def check_completed(self) -> None:
         rows = {row.ref.run_id: row.state for row in self.ledger.runs()}
-        for kind, agent in self.twin.completed:
-            begun_ns = self.twin.begun_ns.pop((kind, agent))
+        for kind, agent, begun_ns in self.twin.completed:
             self.latest_begin_ns[agent] = max(begun_ns, self.latest_begin_ns.get(agent, 0))
             for run in self.twin.runs.values():
                 if run.agent != agent or run.visible_ns > begun_ns:

@@ -106,10 +106,36 @@ async def test_over_a_hundred_runs_in_a_millisecond_alarm() -> None:
 async def test_stretches_left_to_read_cover_the_window() -> None:
     elizaos, _ = source(Server([(f"r{n}", "completed", T0_MS * 1000 + n * 1_000_000) for n in range(400)]))
     page = await elizaos.page(SCOPE, Window(T0_MS * MS_NS, (T0_MS + 400_000) * MS_NS), None)
-    assert page.rows == ()
     assert page.cursor is not None
     assert (page.cursor[0][0], page.cursor[-1][1]) == (T0_MS, T0_MS + 400_000)
     assert all(left[1] == right[0] for left, right in pairwise(page.cursor))
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+async def test_a_server_that_always_says_there_is_more_is_not_halved_for_ever(rows: int) -> None:
+    server = Server([(f"r{n}", "completed", T0_MS * 1000 + n * 60_000_000) for n in range(rows)])
+
+    def answer(path: str, params: dict[str, Any]) -> Any:
+        document = server(path, params)
+        return document | {"data": document["data"] | {"hasMore": True}}
+
+    elizaos, client = source(answer)
+    pages = [await elizaos.page(SCOPE, Window((T0_MS - 60_000) * MS_NS), None)]
+    while pages[-1].cursor is not None:
+        pages.append(await elizaos.page(SCOPE, Window((T0_MS - 60_000) * MS_NS), pages[-1].cursor))
+    assert pages[-1].broken_off
+    assert "says that there is more, and shows nothing" in pages[-1].broken_off
+    assert len({row.run_id for page in pages for row in page.rows}) == rows, "what it did show is found all the same"
+    assert len(client.asked) < 50
+
+
+async def test_an_answer_that_says_it_failed_is_no_empty_list() -> None:
+    failed = {"success": False, "data": {"agents": [], "runs": [], "hasMore": False}}
+    elizaos, _ = source(lambda path, params: failed)
+    with pytest.raises(SourceUnavailable, match="answered that it failed"):
+        await elizaos.scopes()
+    with pytest.raises(SourceUnavailable, match="answered that it failed"):
+        await elizaos.page(SCOPE, Window(0), None)
 
 
 async def test_listed_rows() -> None:
@@ -134,7 +160,7 @@ async def test_listed_rows() -> None:
 
 async def test_agent_that_does_not_run_has_no_list() -> None:
     elizaos, _ = source({"/api/agents": AGENTS, "/api/agents/a1/runs": NOT_RUNNING})
-    assert await elizaos.scopes() == (Scope("a1", "Eliza"), Scope("a2", "Ada"))
+    assert (await elizaos.scopes()).found == (Scope("a1", "Eliza"), Scope("a2", "Ada"))
     with pytest.raises(RunGone):
         await elizaos.page(SCOPE, Window(0), None)
 

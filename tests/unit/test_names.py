@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from runspan.errors import RunGone, SourceRefused, SourceUnavailable
-from runspan.sources.base import Scope
+from runspan.sources.base import Scope, Scopes
 from runspan.sources.names import AgentNames
 from tests.ledgers import SECOND, Clock
 
@@ -15,13 +15,14 @@ class Platform:
     def __init__(self) -> None:
         self.agents: dict[str, str | None] = {"a": "Ada", "x": None}
         self.failure: Exception | None = None
+        self.broken_off: str | None = None
         self.asked = 0
 
-    async def read(self) -> list[Scope]:
+    async def read(self) -> Scopes:
         self.asked += 1
         if self.failure:
             raise self.failure
-        return [Scope(agent_id, name) for agent_id, name in self.agents.items()]
+        return Scopes(tuple(Scope(agent_id, name) for agent_id, name in self.agents.items()), self.broken_off)
 
 
 @pytest.fixture
@@ -103,3 +104,19 @@ async def test_a_list_that_is_not_for_us_keeps_no_run_back(
             assert await names.of("a", clock.ns - SECOND) is None
     assert platform.asked == 1
     assert [log["action"] for log in logs] == ["agent_names_unavailable"]
+
+
+async def test_a_list_that_breaks_off_tells_what_it_shows_and_is_not_read_for_each_that_it_does_not(
+    platform: Platform, names: AgentNames, clock: Clock
+):
+    platform.broken_off = "the list of agents breaks off"
+    with capture_logs() as logs:
+        assert await names.of("a", clock.ns) == "Ada"
+        for _ in range(20):
+            clock.advance(29)
+            assert await names.of("b", clock.ns) is None
+    assert platform.asked == 1
+    assert [entry["action"] for entry in logs] == ["agent_names_unavailable"]
+    platform.agents["b"] = "Bo"
+    clock.advance(60)
+    assert await names.of("b", clock.ns) == "Bo"

@@ -169,7 +169,7 @@ async def test_agents_are_paged() -> None:
         "a": page_of({"id": "b"}, {"name": "no id"}, cursor="b", more=False),
     }
     runtype, _ = source(lambda path, params: pages[params.get("cursor")])
-    assert await runtype.scopes() == (Scope("a", "Ada"), Scope("b", None))
+    assert (await runtype.scopes()).found == (Scope("a", "Ada"), Scope("b", None))
 
 
 async def test_open_execution_costs_one_request() -> None:

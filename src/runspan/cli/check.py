@@ -147,7 +147,7 @@ async def _source(config: Config, source_config: SourceConfig, budget: Budget) -
             with contextlib.suppress(RunGone, RunUnreadable):
                 await source.fetch(ref)
             return f"{source.platform} {origin} takes the key; it has no list, so run ids must be given"
-        scopes = await source.scopes()
+        scopes = (await source.scopes()).found
         for scope in scopes[:1]:
             await source.page(scope, Window(time.time_ns() - LOOK_BACK_NS), None)
         agents = sum(1 for scope in scopes if scope.key)

@@ -178,21 +178,21 @@ class Ledger:
         *,
         cursor: Json | None,
         high_ns: int | None,
-        broken_off: bool = False,
+        complete: bool = True,
         job: str | None = None,
         force: bool = False,
     ) -> Noted:
         """Store a page's rows together with where the sweep stands after it.
 
-        `high_ns` is the latest time on the list's axis that the page has shown. Without a cursor the pass is over, and
-        complete unless it was `broken_off`; a complete `poll` or `slow` pass then moves the poll's position up to the
-        latest time the pass has seen, unless it began after the position, or that time is still to come. A job moves no
-        position. With `force` the job makes rows due again that were exported before it. Raises LookupError where the
-        sweep was never begun.
+        `high_ns` is the latest time on the list's axis that the page has shown. Without a cursor the pass is over; one
+        that is then `complete`, of the kind `poll` or `slow`, moves the poll's position up to the latest time that it
+        has seen, unless it began after the position, or that time is still to come. A job moves no position. With
+        `force` the job makes rows due again that were exported before it. Raises LookupError where the sweep was never
+        begun.
         """
         with self._store.write() as connection:
             noted = self._note(connection, new_rows, job, force=force)
-            complete = cursor is None and not broken_off
+            complete = complete and cursor is None
             positions.note_page(
                 connection, self._now(), account, scope, kind, cursor=cursor, high_ns=high_ns, complete=complete
             )

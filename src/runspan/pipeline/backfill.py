@@ -18,10 +18,11 @@ from runspan.errors import ConfigError, DeliveryRefused, LedgerUnusable, SourceU
 from runspan.ledger import Job, JobState, Ledger, NewRow, RowState, RunRow, Sweep
 from runspan.model import Json, Locator
 from runspan.pipeline.assembly import Pipeline
-from runspan.pipeline.discovery import as_unavailable, pages, report_problems, rows_of, rows_of_ids, wanted
+from runspan.pipeline.discovery import AGENTS, as_unavailable, wanted
 from runspan.pipeline.line import Health, Line
 from runspan.pipeline.outbox import LEASE_RENEWAL
 from runspan.pipeline.report import Report, report_of
+from runspan.pipeline.sweep import PASSES_AT_MOST, pages, report_problems, rows_of, rows_of_ids
 from runspan.pipeline.work import Work
 from runspan.quantities import format_instant, nanoseconds
 from runspan.readback import QueryApi
@@ -178,7 +179,8 @@ class Backfill:
             await asyncio.to_thread(self._ledger.note_rows, rows, job=job.id, force=self._request.force)
 
     async def _sweep(self, job: Job) -> None:
-        scopes = wanted(await self._patiently(self._line.source.scopes), self._line)
+        listed = await self._patiently(self._line.source.scopes)
+        scopes = wanted(listed, self._line)
         failed: Exception | None = None
         for scope in scopes:
             try:
@@ -187,15 +189,17 @@ class Backfill:
                 raise
             except Exception as error:
                 failed = error
-                self._unread(scope, said(error))
+                self._unread(scope.key, said(error))
         if failed and self._unread_scopes == len(scopes):
             raise as_unavailable(failed)
+        if listed.broken_off:
+            self._unread(AGENTS, listed.broken_off)
         self._line.listing.succeeded()
 
-    def _unread(self, scope: Scope, reason: str) -> None:
+    def _unread(self, scope: str, reason: str) -> None:
         self._unread_scopes += 1
         self._problems.append(reason)
-        log.error(reason, action="scope_unreadable", source=self._line.name, scope=scope.key)
+        log.error(reason, action="scope_unreadable", source=self._line.name, scope=scope)
 
     async def _sweep_scope(self, scope: Scope, job: Job) -> None:
         window = Window(job.arguments["since_ns"] or 0, job.arguments["until_ns"])
@@ -233,19 +237,33 @@ class Backfill:
         )
 
     async def _read_list(self, scope: Scope, job: Job, kind: str, window: Window, cursor: Json | None) -> None:
-        line = self._line
+        """Read a list to its end; again where it may have pushed runs past the edge of a page unseen, as deletions do
+        where a list is paged by number."""
+        for number in range(1, PASSES_AT_MOST + 1):
+            is_last = number == PASSES_AT_MOST
+            if not await self._make_pass(scope, job, kind, window, cursor, is_last=is_last):
+                return
+            cursor = None
 
-        async def read(cursor: Json | None) -> Page:
+    async def _make_pass(
+        self, scope: Scope, job: Job, kind: str, window: Window, cursor: Json | None, *, is_last: bool
+    ) -> bool:
+        """One pass over a list; gives whether it is to be followed by another."""
+        line, read, new = self._line, 0, 0
+
+        async def ask(cursor: Json | None) -> Page:
             return await self._patiently(lambda: line.source.page(scope, window, cursor))
 
-        async for page in pages(read, cursor):
+        async for page in pages(ask, cursor):
+            read += 1
             report_problems(page, line.name, scope)
             self._problems.extend(page.problems)
             listed = [row for row in page.rows if belongs(row, window)]
             room = await asyncio.to_thread(self._room, job)
             full = room is not None and len(listed) >= room
             rows = [self._at_once(row) for row in rows_of(listed[:room], line, self._now(), scope)]
-            await asyncio.to_thread(
+            again = page.cursor is None and not (page.broken_off or full or is_last) and read > 1 and new > 0
+            noted = await asyncio.to_thread(
                 self._ledger.note_page,
                 line.account,
                 scope.key,
@@ -253,14 +271,18 @@ class Backfill:
                 await self._without_known(rows),
                 cursor=None if full else page.cursor,
                 high_ns=None,
-                broken_off=page.broken_off is not None and not full,
+                complete=full or not (page.broken_off or again),
                 job=job.id,
                 force=self._request.force,
             )
+            new += noted.new
+            if again:
+                return True
             if full:
-                return
+                return False
             if page.broken_off:
-                self._unread(scope, page.broken_off)
+                self._unread(scope.key, page.broken_off)
+        return False
 
     def _room(self, job: Job) -> int | None:
         """How many more runs `limit` allows."""

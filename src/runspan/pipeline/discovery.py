@@ -6,38 +6,23 @@ position moves only when a sweep is complete; it says that every run the platfor
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 
 import structlog
 
-from runspan.errors import LedgerUnusable, RunGone, RunUnreadable, SourceBusy, SourceRefused, SourceUnavailable, said
-from runspan.ledger import POLL, SLOW, UNWANTED, Ledger, NewRow, Noted, RowState, Sweep
-from runspan.model import Json, Locator, RunRef
+from runspan.errors import LedgerUnusable, RunGone, SourceUnavailable, said
+from runspan.ledger import POLL, SLOW, Ledger, Sweep
 from runspan.pipeline import standing
 from runspan.pipeline.line import Line
+from runspan.pipeline.sweep import Found, Pass
 from runspan.quantities import nanoseconds
-from runspan.sources.base import Listed, Page, Scope, Window
+from runspan.sources.base import Scope, Scopes
 
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class Found:
-    """What one look at a source brought: counts of rows, and the scopes that could not be read."""
-
-    pages: int = 0
-    listed: int = 0
-    new: int = 0
-    became_due: int = 0
-    failures: list[str] = field(default_factory=list[str])
-
-    def add(self, page: Page, noted: Noted) -> None:
-        """Count one page in."""
-        self.pages += 1
-        self.listed += len(page.rows)
-        self.new += noted.new
-        self.became_due += noted.became_due
+AGENTS = "the list of agents"
+"""Stands for it among the scopes, where it could not be read to its end."""
 
 
 class Discovery:
@@ -51,104 +36,95 @@ class Discovery:
         self._ledger = ledger
         self._now = now
         self._unread: dict[str, str] = {}
-        """What was said of each scope that could not be read, so that it is said once."""
-        self._begun_ns: dict[tuple[str, str], int] = {}
-        """When the pass of a kind over a scope began, if this process began it."""
+        """What was said of each list that could not be read, so that it is said once."""
+        self._passes: dict[tuple[str, str], Pass] = {}
+        """The last of each kind over each scope that this process made, or is making."""
 
     async def poll(self) -> Found:
         """Read every scope from its position minus `overlap`, then look which open runs have ended.
 
         Raises SourceUnavailable when nothing at all could be read; a single scope that fails is counted and passed by.
         """
-        found = await self._sweep_scopes(POLL)
-        await self._settle_open()
-        return found
+        return await self._look(POLL)
 
     async def look_back(self) -> Found:
         """Re-read every scope from its position minus `lookback`, for rows that became visible late."""
-        return await self._sweep_scopes(SLOW)
+        return await self._look(SLOW)
 
-    async def _sweep_scopes(self, kind: str) -> Found:
+    async def _look(self, kind: str) -> Found:
+        found, goes_on = Found(), True
+        while goes_on:
+            goes_on = self._line.source.lists and await self._give_turns(kind, found)
+            if kind == POLL:
+                await self._settle_open()
+        return found
+
+    async def _give_turns(self, kind: str, found: Found) -> bool:
+        """Read every list on by a turn; gives whether one of them has more to be read."""
         line = self._line
-        found = Found()
-        if not line.source.lists:
-            return found
-        listed_ns = self._now()
+        listed_ns, new, became_due = self._now(), found.new, found.became_due
         start_ns = line.config.start.instant_ns(listed_ns)
         start_ns = await asyncio.to_thread(self._ledger.start_ns, line.account, if_new_ns=start_ns)
-        scopes = wanted(await line.source.scopes(), line)
-        sweeps = [await self._ready(scope, kind, start_ns, listed_ns) for scope in scopes]
-        answered, failed = not scopes, None
-        for scope, sweep in zip(scopes, sweeps, strict=True):
+        scopes = await line.source.scopes()
+        self._hear(AGENTS, scopes.broken_off, found)
+        # All begin before the first is read: under a small rate the last one's turn may be minutes after that.
+        passes = [await self._ready(scope, kind, start_ns, listed_ns) for scope in wanted(scopes, line)]
+        answered, failed = not passes, None
+        for its in passes:
+            pages_before = found.pages
             try:
-                broken_off = await self._sweep(scope, sweep, found)
+                self._hear(its.scope.key, await its.turn(self._now, found), found)
                 answered = True
-                if broken_off is None:
-                    self._unread.pop(scope.key, None)
-                    continue
-                found.failures.append(broken_off)
-                if self._is_news(scope, broken_off):
-                    log.error(broken_off, action="list_broken_off", source=line.name, scope=scope.key)
             except LedgerUnusable:
                 raise
             except RunGone as error:
                 answered = True
-                found.failures.append(str(error))
-                if self._is_news(scope, str(error)):
-                    log.warning(str(error), action="scope_gone", source=line.name, scope=scope.key)
+                if self._is_news(its.scope.key, str(error), found):
+                    log.warning(str(error), action="scope_gone", source=line.name, scope=its.scope.key)
             except Exception as error:
                 # Whatever one agent's list is like, the others are read.
-                failed, answered = error, answered or found.pages > 0
-                found.failures.append(said(error))
+                failed, answered = error, answered or found.pages > pages_before
                 # A source of one scope that gives nothing says of itself what there is to say of its scope.
-                if (scope.key or answered) and self._is_news(scope, said(error)):
-                    log.warning(said(error), action="scope_unreadable", source=line.name, scope=scope.key)
+                if (its.scope.key or answered) and self._is_news(its.scope.key, said(error), found):
+                    log.warning(said(error), action="scope_unreadable", source=line.name, scope=its.scope.key)
         if failed and not answered:
             raise as_unavailable(failed)
         line.listing.succeeded()
-        if found.new or found.became_due:
-            log.info("runs found", action="runs_found", source=line.name, new=found.new, became_due=found.became_due)
+        new, became_due = found.new - new, found.became_due - became_due
+        if new or became_due:
+            log.info("runs found", action="runs_found", source=line.name, new=new, became_due=became_due)
             line.wake.set()
-        return found
+        return any(not its.is_over or its.is_again for its in passes)
 
-    def _is_news(self, scope: Scope, reason: str) -> bool:
-        """Whether this was not said of the scope already."""
-        before, self._unread[scope.key] = self._unread.get(scope.key), reason
+    def _hear(self, scope: str, broken_off: str | None, found: Found) -> None:
+        """A list was read as far as it goes, and says why it does not go further."""
+        if broken_off is None:
+            self._unread.pop(scope, None)
+        elif self._is_news(scope, broken_off, found):
+            log.error(broken_off, action="list_broken_off", source=self._line.name, scope=scope)
+
+    def _is_news(self, scope: str, reason: str, found: Found) -> bool:
+        """Whether this was not said of the list already."""
+        if reason not in found.failures:
+            found.failures.append(reason)
+        before, self._unread[scope] = self._unread.get(scope), reason
         return before != reason
 
-    async def _sweep(self, scope: Scope, sweep: Sweep, found: Found) -> str | None:
-        """Go on with a pass; gives why the list broke off, where it did."""
-        line = self._line
-        assert sweep.window_start_ns is not None
-        window = Window(sweep.window_start_ns, sweep.window_end_ns)
-        # A run that came since the pass began may stand where the pass has been already, in a list of any order: what
-        # is younger, or dated into the future, says nothing of how far we have come.
-        latest_ns = self._begun_ns.get((sweep.kind, scope.key), sweep.high_ns or 0)
-        async for page in pages(lambda cursor: line.source.page(scope, window, cursor), sweep.cursor):
-            times_ns = [row.time_ns for row in page.rows if row.time_ns is not None and row.time_ns <= latest_ns]
-            noted = await asyncio.to_thread(
-                self._ledger.note_page,
-                line.account,
-                scope.key,
-                sweep.kind,
-                rows_of(page.rows, line, self._now(), scope),
-                cursor=page.cursor,
-                high_ns=max(times_ns, default=None),
-                broken_off=page.broken_off is not None,
-            )
-            report_problems(page, line.name, scope)
-            found.add(page, noted)
-            if page.broken_off:
-                return page.broken_off
-        return None
-
-    async def _ready(self, scope: Scope, kind: str, start_ns: int, now_ns: int) -> Sweep:
+    async def _ready(self, scope: Scope, kind: str, start_ns: int, now_ns: int) -> Pass:
         """The pass to go on with, or a new one."""
-        sweep = await asyncio.to_thread(self._ledger.sweep, self._line.account, scope.key, kind)
+        line, ledger, before = self._line, self._ledger, self._passes.get((kind, scope.key))
+        sweep = await asyncio.to_thread(ledger.sweep, line.account, scope.key, kind)
         if sweep and sweep.interrupted:
-            return sweep
-        self._begun_ns[kind, scope.key] = now_ns
-        return await self._begin(scope, kind, start_ns, now_ns)
+            if before and before.goes_on_from(sweep):
+                return before
+            begun_ns = before.begun_ns if before else sweep.high_ns or 0
+            ready = Pass(line, ledger, scope, sweep, begun_ns)
+        else:
+            sweep = await self._begin(scope, kind, start_ns, now_ns)
+            number = before.number + 1 if before and before.is_again else 1
+            ready = Pass(line, ledger, scope, sweep, now_ns, number)
+        self._passes[kind, scope.key] = ready
+        return ready
 
     async def _begin(self, scope: Scope, kind: str, start_ns: int, now_ns: int) -> Sweep:
         line, ledger = self._line, self._ledger
@@ -193,66 +169,6 @@ def as_unavailable(error: Exception) -> SourceUnavailable:
     return error if isinstance(error, SourceUnavailable) else SourceUnavailable(said(error))
 
 
-def wanted(scopes: Sequence[Scope], line: Line) -> list[Scope]:
+def wanted(scopes: Scopes, line: Line) -> list[Scope]:
     """The scopes whose runs the configuration lets through."""
-    return [s for s in scopes if not s.key or standing.is_wanted(s.key, s.agent_name, line.config)]
-
-
-async def pages(read: Callable[[Json | None], Awaitable[Page]], cursor: Json | None) -> AsyncIterator[Page]:
-    """The pages from `cursor` on. Where the platform does not know it any more, the list is read from its start, once;
-    so it is where it gives no answer to a cursor of a pass before, since that may be for the cursor's sake.
-
-    Raises what `read` raises.
-    """
-    resumed, restarted = cursor is not None, False
-    while True:
-        try:
-            page = await read(cursor)
-        except (RunGone, RunUnreadable, SourceUnavailable) as error:
-            is_of_all = isinstance(error, SourceRefused | SourceBusy)
-            at_fault = not isinstance(error, SourceUnavailable) or (resumed and not is_of_all)
-            if cursor is None or restarted or not at_fault:
-                raise
-            # All that was read so far is noted; reading it again only costs requests.
-            cursor, restarted = None, True
-            continue
-        yield page
-        cursor, resumed = page.cursor, False
-        if cursor is None:
-            return
-
-
-def rows_of(listed: Sequence[Listed], line: Line, now_ns: int, scope: Scope) -> list[NewRow]:
-    """The rows to note for a page; runs of agents that are not wanted are noted as skipped."""
-    rows: list[NewRow] = []
-    for row in listed:
-        locator = row.locator
-        agent_name = locator.agent_name or scope.agent_name or line.config.agent_names.get(locator.agent_id or "")
-        if agent_name != locator.agent_name:
-            locator = replace(locator, agent_name=agent_name)
-        if not standing.is_wanted(locator.agent_id, agent_name, line.config):
-            row = replace(row, skip_reason=UNWANTED)
-        ref = RunRef(line.source.platform, line.source.tenant, row.run_id, locator)
-        rows.append(standing.row_of(row, ref, line.config, now_ns, line.source.probe_open_after_seconds))
-    return rows
-
-
-def rows_of_ids(entries: Sequence[tuple[str, Locator]], line: Line, now_ns: int) -> list[NewRow]:
-    """Rows for run ids that came from a file, standard input or a feed: due at once, whatever their state is."""
-    refs = [RunRef(line.source.platform, line.source.tenant, run_id, locator) for run_id, locator in entries]
-    return [
-        NewRow(
-            ref=ref,
-            source=line.name,
-            state=RowState.DUE,
-            due_ns=now_ns,
-            exports=standing.exported_statuses(ref, line.config),
-        )
-        for ref in refs
-    ]
-
-
-def report_problems(page: Page, source: str, scope: Scope) -> None:
-    """Rows that could not be read are said aloud: they are runs we may never see."""
-    for problem in page.problems:
-        log.error(problem, action="row_unreadable", source=source, scope=scope.key)
+    return [s for s in scopes.found if not s.key or standing.is_wanted(s.key, s.agent_name, line.config)]

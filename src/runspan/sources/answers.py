@@ -1,9 +1,8 @@
-"""What the answers of several platforms have in common: envelopes, circling cursors, untyped texts, trace contexts."""
+"""What the answers of several platforms have in common: envelopes, rows, untyped texts, trace contexts."""
 
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import cast
 
@@ -11,10 +10,6 @@ from runspan.errors import AnswerTooLarge, SourceUnavailable
 from runspan.model import Json
 from runspan.sources.fields import Fields, is_too_deep
 
-MAX_PAGES = 100_000
-"""No list is longer; one that never ends is."""
-REPEATS_BELIEVED = 3
-"""So many times an answer may name the very cursor it was asked with: more is a list that goes nowhere."""
 TRACEPARENT_DEPTH = 4
 TRACEPARENT_PLACES = 10_000
 """A caller's trace context is looked for in so many values and no more."""
@@ -33,6 +28,12 @@ def unwrapped(document: Json) -> Json:
         return document
     fields = cast("dict[str, Json]", document)
     return fields["data"] if "success" in fields and "data" in fields else fields
+
+
+def refuse_failure(answer: Json, where: str) -> None:
+    """Raises SourceUnavailable where a list's envelope says that it failed: what it holds may be empty for that."""
+    if isinstance(answer, dict) and cast("dict[str, Json]", answer).get("success") is False:
+        raise SourceUnavailable(f"{where} answered that it failed; asking again later")
 
 
 class PageSize:
@@ -60,53 +61,6 @@ def rows_of(answer: Fields, key: str, where: str) -> list[Fields]:
     if not isinstance(answer.value(key), list):
         raise SourceUnavailable(f"{where} answered without a list of {key}; asking again later")
     return answer.children(key)
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """How far a list has been paged: Brent's way of telling a circle of cursors while keeping only one old cursor.
-
-    `cursor` is what to ask with next; `mark` an earlier cursor, renewed at each power of two.
-    """
-
-    cursor: str | None = None
-    mark: str | None = None
-    pages: int = 0
-    repeats: int = 0
-
-    @classmethod
-    def resumed(cls, state: Json | None) -> "Walk":
-        """From what `state` gave; None begins at the first page."""
-        return cls() if state is None else cls(*state)
-
-    @property
-    def state(self) -> Json:
-        """As JSON, to be kept between pages."""
-        return [self.cursor, self.mark, self.pages, self.repeats]
-
-    def onward(self, next_cursor: str) -> "Walk | None":
-        """The walk behind a page that named `next_cursor`; None where that leads nowhere new."""
-        if next_cursor == self.cursor:
-            repeats = self.repeats + 1
-            return Walk(self.cursor, self.mark, self.pages, repeats) if repeats <= REPEATS_BELIEVED else None
-        if next_cursor == self.mark:
-            return None
-        pages = self.pages + 1
-        is_power_of_two = pages & (pages - 1) == 0
-        return Walk(next_cursor, next_cursor if is_power_of_two else self.mark, pages)
-
-
-def walk_on(walk: Walk, token: str | None, more: bool | None) -> tuple[Walk | None, str | None]:
-    """Where a list goes on that named `token` and said whether there is `more`, or why it leads no further.
-
-    Both None: it has come to its end.
-    """
-    if token is None:
-        return None, "it says that there is more, and not where" if more else None
-    if more is False:
-        return None, None
-    onward = walk.onward(token) if walk.pages < MAX_PAGES else None
-    return onward, None if onward else "its cursors run in a circle or do not end"
 
 
 def as_text(value: Json) -> str:

@@ -5,7 +5,6 @@ entry-point group `runspan.sources`. Finding and fetching talk to the platform t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +19,15 @@ class Scope:
 
     key: str = ""
     agent_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scopes:
+    """Every scope there is now. `broken_off` says, in a line, why the list of agents leads no further although it has
+    not come to its end: there may be more."""
+
+    found: tuple[Scope, ...]
+    broken_off: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +104,9 @@ class Source(ABC):
         """Whether runs can be listed; if not, ids come from a feed, a file or standard input."""
         return True
 
-    async def scopes(self) -> Sequence[Scope]:
+    async def scopes(self) -> Scopes:
         """Every scope there is now. Raises SourceUnavailable."""
-        return (Scope(),)
+        return Scopes((Scope(),))
 
     @abstractmethod
     async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:

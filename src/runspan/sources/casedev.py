@@ -12,12 +12,13 @@ from typing import ClassVar
 from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
 from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
-from runspan.sources.answers import PageSize, Walk, rows_of, unwrapped, walk_on
-from runspan.sources.base import Listed, Page, Scope, Source, Window
+from runspan.sources.answers import PageSize, refuse_failure, rows_of, unwrapped
+from runspan.sources.base import Listed, Page, Scope, Scopes, Source, Window
 from runspan.sources.casedev_run import StepTime, read_run, status_of
 from runspan.sources.client import Client
 from runspan.sources.fields import Fields
 from runspan.sources.names import AgentNames
+from runspan.sources.walk import AGENT_PAGES, Shown, Walk, shown
 
 PAGE_SIZE = 250
 """The most that the list gives at once."""
@@ -49,6 +50,7 @@ class CaseDev(Source):
         self._root = ("agent", self.config.api_version)
         self._page_size = PageSize(PAGE_SIZE)
         self._names = AgentNames(config.name, self._read_agents)
+        self._list = f"source {config.name}: the list of runs"
 
     @staticmethod
     def auth_headers(api_key: str | None) -> dict[str, str]:
@@ -59,13 +61,13 @@ class CaseDev(Source):
         """A page of the organization's runs, newest first; see `Source.page`."""
         walk = Walk.resumed(cursor)
         answer, rows = await self._ask_list(walk)
-        onward, fault = following(walk, answer, rows, window)
+        onward, fault = following(walk, answer, shown(rows), window)
         named = [await self._named(row) for row in rows if window.holds(row.time_ns)]
         return Page(
             tuple(named),
             onward.state if onward else None,
             tuple(answer.problems),
-            broken_off=f"source {self.config.name}: the list of runs breaks off, {fault}" if fault else None,
+            broken_off=f"{self._list} breaks off, {fault}" if fault else None,
         )
 
     async def open_run_ids(self) -> frozenset[str]:
@@ -78,12 +80,11 @@ class CaseDev(Source):
                     answer, rows = await self._ask_list(walk, status)
                 except (RunGone, RunUnreadable) as error:
                     raise SourceUnavailable(f"{error}: which runs are open is not known; asking again later") from None
-                run_ids.update(row.run_id for row in rows)
-                walk, fault = following(walk, answer, rows, EVER)
+                # By its own word, since a platform may take no heed of the status that it is asked for.
+                run_ids.update(row.run_id for row in rows if not row.terminal)
+                walk, fault = following(walk, answer, shown(rows), EVER)
                 if fault:
-                    raise SourceUnavailable(
-                        f"source {self.config.name}: the list of {status} runs breaks off, {fault}; asking again later"
-                    )
+                    raise SourceUnavailable(f"{self._list} that are {status} breaks off, {fault}; asking again later")
         return frozenset(run_ids)
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
@@ -101,17 +102,19 @@ class CaseDev(Source):
 
     async def _ask_list(self, walk: Walk, status: str | None = None) -> tuple[Fields, list[Listed]]:
         async def ask(rows: int) -> Json:
-            params = {"status": status, "limit": rows, "cursor": walk.cursor}
+            params = {"status": status, "limit": walk.rows(rows), "cursor": walk.cursor}
             return await self.http.get_json((*self._root, "run"), params)
 
         try:
-            answer = Fields(unwrapped(await self._page_size.ask(ask)), [])
+            document = await self._page_size.ask(ask)
         except RunGone as gone:
             # The cursor is a run, which can be deleted between two pages; the list itself is always there.
             if walk.cursor is not None:
                 raise
             raise SourceUnavailable(f"{gone}: check base_url and api_version") from None
-        rows = rows_of(answer, "runs", f"source {self.config.name}: the list of runs")
+        refuse_failure(document, self._list)
+        answer = Fields(unwrapped(document), [])
+        rows = rows_of(answer, "runs", self._list)
         return answer, [listed for row in rows if (listed := read_listed(row)) is not None]
 
     async def _named(self, row: Listed) -> Listed:
@@ -121,16 +124,20 @@ class CaseDev(Source):
             return row  # It is asked for again when the run is fetched.
         return replace(row, locator=replace(row.locator, agent_name=name))
 
-    async def _read_agents(self) -> list[Scope]:
+    async def _read_agents(self) -> Scopes:
         agents: list[Scope] = []
-        walk: Walk | None = Walk()
+        walk, fault = Walk(), None
+        where = f"source {self.config.name}: the list of agents"
         while walk is not None:
-            params = {"limit": PAGE_SIZE, "cursor": walk.cursor}
-            answer = Fields(unwrapped(await self.http.get_json((*self._root, "agents"), params)), [])
-            rows = answer.children("agents")
-            agents += [Scope(agent_id, row.text("name")) for row in rows if (agent_id := row.identifier("id"))]
-            walk, _ = following(walk, answer, (), EVER)
-        return agents
+            document = await self.http.get_json(
+                (*self._root, "agents"), {"limit": walk.rows(PAGE_SIZE), "cursor": walk.cursor}
+            )
+            refuse_failure(document, where)
+            answer = Fields(unwrapped(document), [])
+            some = [Scope(key, row.text("name")) for row in answer.children("agents") if (key := row.identifier("id"))]
+            agents += some
+            walk, fault = following(walk, answer, [Shown(agent.key) for agent in some], EVER, most_pages=AGENT_PAGES)
+        return Scopes(tuple(agents), f"{where} breaks off, {fault}" if fault else None)
 
 
 def read_listed(row: Fields) -> Listed | None:
@@ -153,12 +160,13 @@ def read_listed(row: Fields) -> Listed | None:
     )
 
 
-def following(walk: Walk, answer: Fields, rows: Sequence[Listed], window: Window) -> tuple[Walk | None, str | None]:
+def following(
+    walk: Walk, answer: Fields, rows: Sequence[Shown], window: Window, *, most_pages: int | None = None
+) -> tuple[Walk | None, str | None]:
     """Where the list goes on, or why it breaks off; neither at its end, and before the window."""
-    times_ns = [row.time_ns for row in rows if row.time_ns is not None]
-    if times_ns and max(times_ns) < window.start_ns:
+    if walk.has_left(window, rows):
         return None, None
     more = answer.boolean("hasMore")
     # A cursor is the id of the last run of a page, so where the platform names none it is known all the same.
-    token = answer.identifier("nextCursor") or (rows[-1].run_id if more and rows else None)
-    return walk_on(walk, token, more)
+    token = answer.identifier("nextCursor") or (rows[-1].id if more and rows else None)
+    return walk.behind(rows, token, more, most_pages=most_pages)

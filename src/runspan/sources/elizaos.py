@@ -12,8 +12,8 @@ from typing import ClassVar, NamedTuple, cast
 from runspan.config import SourceConfig
 from runspan.errors import RunGone, RunUnreadable, SourceUnavailable
 from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
-from runspan.sources.answers import PageSize, rows_of, unwrapped
-from runspan.sources.base import Listed, Page, Scope, Source, Window
+from runspan.sources.answers import PageSize, refuse_failure, rows_of, unwrapped
+from runspan.sources.base import Listed, Page, Scope, Scopes, Source, Window
 from runspan.sources.client import Client
 from runspan.sources.elizaos_events import IGNORED_STATUSES, STATUSES, event_kind, read_run
 from runspan.sources.fields import MS_NS, Fields
@@ -55,9 +55,9 @@ class ElizaOS(Source):
         """`X-API-KEY`, which a server asks for only where ELIZA_SERVER_AUTH_TOKEN is set."""
         return {} if api_key is None else {"X-API-KEY": api_key}
 
-    async def scopes(self) -> Sequence[Scope]:
+    async def scopes(self) -> Scopes:
         """All agents, running or not. Raises SourceUnavailable."""
-        return tuple(scope for scope, _ in await self._agents())
+        return Scopes(tuple(scope for scope, _ in await self._agents()))
 
     async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
         """The runs with rows in one stretch of the window; see `Source.page`.
@@ -70,22 +70,27 @@ class ElizaOS(Source):
         params = {"from": stretch.start_ms, "to": stretch.end_ms}
         path = ["api", "agents", scope.key, "runs"]
         document = await self._page_size.ask(lambda rows: self.http.get_json(path, {"limit": rows, **params}))
-        problems: list[str] = []
-        answer = Fields(unwrapped(document), problems)
-        fields = rows_of(answer, "runs", f"source {self.config.name}: the runs of agent {scope.key!r}")
-        rows: dict[str, Listed] = {}
-        for item in fields:
-            if row := listed(item, scope, self.config):
-                rows[row.run_id] = row
-            else:
-                item.note("no runId")
-        has_more = answer.boolean("hasMore")
-        if has_more or (has_more is None and len(fields) >= self._page_size.rows):
+        where = f"source {self.config.name}: the list of agent {scope.key!r}'s runs"
+        refuse_failure(document, where)
+        answer = Fields(unwrapped(document), [])
+        items = rows_of(answer, "runs", where)
+        rows = {row.run_id: row for item in items if (row := listed(item, scope, self.config))}
+        has_more, fault = answer.boolean("hasMore"), None
+        if has_more and not items:
+            # Half of an empty stretch would be as empty, and say the same.
+            rest, fault = [], "it says that there is more, and shows nothing"
+        elif has_more or (has_more is None and len(items) >= self._page_size.rows):
             if halves := _halves(stretch, list(rows.values())):
-                rows, rest = {}, [*halves, *rest]
+                rest = [*halves, *rest]
             else:
-                problems.append(f"agent {scope.key!r}: over {len(fields)} runs in one millisecond, the rest is unseen")
-        return Page(tuple(rows.values()), [list(left) for left in rest] or None, tuple(problems))
+                crowd = f"agent {scope.key!r}: over {len(items)} runs in one millisecond, the rest is unseen"
+                answer.problems.append(crowd)
+        return Page(
+            tuple(rows.values()),
+            [list(left) for left in rest] or None,
+            tuple(answer.problems),
+            broken_off=f"{where} breaks off, {fault}" if fault else None,
+        )
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:
         """The document `detail`; see `Source.fetch`.
@@ -133,13 +138,14 @@ class ElizaOS(Source):
             document = await self.http.get_json(["api", "agents"])
         except (RunGone, RunUnreadable) as error:
             raise SourceUnavailable(f"{error}: check base_url") from None
-        answer = Fields(unwrapped(document), [])
+        where = f"source {self.config.name}: the list of agents"
+        refuse_failure(document, where)
         agents = [
             (Scope(agent_id, row.text("name") or row.text("characterName")), row.value("status") != "inactive")
-            for row in rows_of(answer, "agents", f"source {self.config.name}: the list of agents")
+            for row in rows_of(Fields(unwrapped(document), []), "agents", where)
             if (agent_id := row.identifier("id"))
         ]
-        self._names.learn([scope for scope, _ in agents], asked_ns=asked_ns)
+        self._names.learn(Scopes(tuple(scope for scope, _ in agents)), asked_ns=asked_ns)
         return agents
 
     async def _ask(self, agent_id: str, ref: RunRef, room: str | None) -> Json:
@@ -152,7 +158,7 @@ class ElizaOS(Source):
         room = _room(detail)
         if time_ns is None:
             return ref
-        for scope in await self.scopes():
+        for scope in (await self.scopes()).found:
             params = {"limit": LIST_LIMIT, "roomId": room, "from": time_ns // MS_NS, "to": time_ns // MS_NS + 1}
             try:
                 document = await self.http.get_json(["api", "agents", scope.key, "runs"], params)
@@ -171,12 +177,13 @@ class _Stretch(NamedTuple):
 
 
 def listed(row: Fields, scope: Scope, config: ElizaOSConfig) -> Listed | None:
-    """A row of the list; None where it has no id.
+    """A row of the list; None, with a line in its problems, where it has no id.
 
     A run that began before the asked stretch has no startedAt, one that ended behind it no endedAt.
     """
     run_id = row.identifier("runId")
     if run_id is None:
+        row.note("no runId")
         return None
     started_ns, ended_ns = row.time_ns("startedAt", MS_NS), row.time_ns("endedAt", MS_NS)
     raw_status = row.text("status")

@@ -32,7 +32,7 @@ from runspan.model import (
 )
 from runspan.sources import runlist
 from runspan.sources.answers import TOOL_CALL, find_traceparent, rows_of, unwrapped
-from runspan.sources.base import Listed, Page, Scope, Source, Window
+from runspan.sources.base import Listed, Page, Scope, Scopes, Source, Window
 from runspan.sources.client import Client
 from runspan.sources.fields import LAST, Fields, in_order, row_key
 
@@ -83,9 +83,9 @@ class Flowyble(Source):
         """Whether a list is configured and there."""
         return bool(self._scopes)
 
-    async def scopes(self) -> Sequence[Scope]:
+    async def scopes(self) -> Scopes:
         """The configured agents, or one scope for a list of them all."""
-        return tuple(self._scopes)
+        return Scopes(tuple(self._scopes))
 
     async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
         """A page of the configured list; see `Source.page`.
@@ -106,15 +106,16 @@ class Flowyble(Source):
                 f"{error}: there is no such list, so it is not asked for again; mend list.path of source "
                 f"{self.config.name}, or give run ids by --ids-file or the feed"
             ) from None
-        answer = runlist.Answer.of(document, config.items_path)
-        items = rows_of(answer.envelope, answer.key, f"source {self.config.name}: {config.path}")
+        where = f"source {self.config.name}: {config.path}"
+        answer = runlist.Answer.of(document, config.items_path, where)
+        items = rows_of(answer.envelope, answer.key, where)
         rows = [listed for item in items if (listed := read_listed(item, config, scope)) is not None]
         onward, fault = runlist.onward(config, cursor, answer, rows, window)
         return Page(
             tuple(row for row in rows if window.holds(row.time_ns)),
             onward,
             tuple(answer.problems),
-            broken_off=f"source {self.config.name}: the list {config.path} breaks off, {fault}" if fault else None,
+            broken_off=f"{where} breaks off, {fault}" if fault else None,
         )
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:

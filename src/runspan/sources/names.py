@@ -5,14 +5,14 @@ A name is part of a trace, so a run must not be sent without its agent's name on
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import structlog
 
 from runspan.errors import RunGone, RunUnreadable, SourceRefused, SourceUnavailable
 from runspan.model import RunRef
-from runspan.sources.base import Scope
+from runspan.sources.base import Scopes
 from runspan.sources.fields import SECOND_NS
 
 log = structlog.get_logger()
@@ -31,7 +31,7 @@ class AgentNames:
     """
 
     def __init__(
-        self, source: str, read: Callable[[], Awaitable[Sequence[Scope]]], *, now: Callable[[], int] = time.time_ns
+        self, source: str, read: Callable[[], Awaitable[Scopes]], *, now: Callable[[], int] = time.time_ns
     ) -> None:
         self._source = source
         self._read = read
@@ -43,10 +43,11 @@ class AgentNames:
         self._tried_ns = 0
         self._turn = asyncio.Lock()
 
-    def learn(self, agents: Sequence[Scope], *, asked_ns: int) -> None:
-        """Take in the names of all agents there were at `asked_ns`."""
-        self._names |= {agent.key: agent.agent_name for agent in agents}
-        self._read_ns = asked_ns
+    def learn(self, agents: Scopes, *, asked_ns: int) -> None:
+        """Take in the names of all agents there were at `asked_ns`, as far as they were listed."""
+        self._names |= {agent.key: agent.agent_name for agent in agents.found}
+        # A list that leads no further may be a long one: it is not read for each agent that stands behind its end.
+        self._read_ns = asked_ns + (ASKED_AGAIN_NS if agents.broken_off else 0)
         self._failing_since_ns = self._failure = None
 
     async def named(self, ref: RunRef) -> RunRef:
@@ -80,7 +81,10 @@ class AgentNames:
             raise self._failure
         self._tried_ns = asked_ns
         try:
-            self.learn(await self._read(), asked_ns=asked_ns)
+            agents = await self._read()
+            self.learn(agents, asked_ns=asked_ns)
+            if agents.broken_off:
+                self._warn(agents.broken_off)
         except (SourceRefused, RunGone, RunUnreadable) as error:
             self._do_without(str(error), asked_ns)
         except SourceUnavailable as error:
@@ -92,6 +96,9 @@ class AgentNames:
 
     def _do_without(self, reason: str, asked_ns: int) -> None:
         self._read_ns, self._failure = asked_ns, None
+        self._warn(reason)
+
+    def _warn(self, reason: str) -> None:
         log.warning(
             f"agents cannot be listed, so new ones have no names: {reason}",
             action="agent_names_unavailable",

@@ -1,6 +1,5 @@
 """A list of runs that no vendor documents: where it is and how it is paged is all configuration."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,10 +8,10 @@ from pydantic import Field, model_validator
 
 from runspan.config import Table, refusal, refuse
 from runspan.model import Json
-from runspan.sources import answers
-from runspan.sources.answers import REPEATS_BELIEVED, Walk, walk_on
+from runspan.sources.answers import refuse_failure
 from runspan.sources.base import Listed, Window
-from runspan.sources.fields import Fields, canonical
+from runspan.sources.fields import Fields
+from runspan.sources.walk import Walk, shown
 
 AGENT_ID = "{agentId}"
 
@@ -53,9 +52,10 @@ class Answer:
     key: str
 
     @staticmethod
-    def of(document: Json, items_path: str) -> "Answer":
-        """The answer whose rows stand at `items_path`."""
+    def of(document: Json, items_path: str, where: str) -> "Answer":
+        """The answer whose rows stand at `items_path`. Raises SourceUnavailable where it says that it failed."""
         *outer, key = (items_path or "items").split(".")
+        refuse_failure(document, where)
         root = Fields(document if items_path else {key: document}, [])
         envelope = root
         for name in outer:
@@ -89,43 +89,33 @@ def segments(config: ListConfig, agent_id: str) -> tuple[str, ...]:
 
 def params(config: ListConfig, cursor: Json | None) -> dict[str, str | int | None]:
     """What to ask with for the page that `cursor` (made by `onward`) stands for; None: the first."""
+    walk = Walk.resumed(cursor)
     match config.pagination:
         case "page":
-            return {"page": cursor[0] if cursor else 1, "pageSize": config.page_size}
+            return {"page": _number(config, walk), "pageSize": config.page_size}
         case "offset":
-            return {"offset": cursor[0] if cursor else 0, "limit": config.page_size}
+            return {"offset": _number(config, walk), "limit": config.page_size}
         case "cursor":
-            return {"cursor": Walk.resumed(cursor).cursor, "limit": config.page_size}
+            return {"cursor": walk.cursor, "limit": walk.rows(config.page_size)}
 
 
 def onward(
     config: ListConfig, cursor: Json | None, answer: Answer, rows: Sequence[Listed], window: Window
 ) -> tuple[Json | None, str | None]:
     """The cursor behind a page of `rows`, or why the list breaks off; neither at its end, and before the window."""
-    times_ns = [row.time_ns for row in rows if row.time_ns is not None]
-    if config.order == "desc" and times_ns and max(times_ns) < window.start_ns:
+    walk, page = Walk.resumed(cursor), shown(rows)
+    if config.order == "desc" and walk.has_left(window, page):
         return None, None
     if config.pagination == "cursor":
-        walk, fault = walk_on(Walk.resumed(cursor), *answer.next_cursor())
-        return walk.state if walk else None, fault
-    if not rows:
-        return None, None
-    following = _by_number(config, cursor, rows)
-    return following, None if following else "its pages repeat themselves or do not end"
+        onward, fault = walk.behind(page, *answer.next_cursor())
+    else:
+        # Rows that could not be read still take a place; an offset that falls back only reads some rows twice.
+        following = _number(config, walk) + (1 if config.pagination == "page" else len(rows))
+        is_full = len(rows) >= config.page_size
+        onward, fault = walk.behind(page, str(following) if rows else None, None, promises=is_full)
+    return onward.state if onward else None, fault
 
 
-def _by_number(config: ListConfig, cursor: Json | None, rows: Sequence[Listed]) -> Json | None:
-    """A cursor [page or offset, digest of the page's ids, how often that page came in a row].
-
-    A server that takes no heed of the number answers the same page for ever. One repeat may be chance: as many new runs
-    as a page holds move every row one page on.
-    """
-    first = 1 if config.pagination == "page" else 0
-    number, last_page, repeats = cursor or (first, "", 0)
-    this_page = hashlib.sha256(canonical(sorted(row.run_id for row in rows)).encode()).hexdigest()[:16]
-    repeats = repeats + 1 if this_page == last_page else 0
-    pages = number if config.pagination == "page" else number // config.page_size
-    if repeats > REPEATS_BELIEVED or pages >= answers.MAX_PAGES:
-        return None
-    # Rows that could not be read still take a place; an offset that falls back only reads some rows twice.
-    return [number + (1 if config.pagination == "page" else len(rows)), this_page, repeats]
+def _number(config: ListConfig, walk: Walk) -> int:
+    """The page or the offset that a walk has come to."""
+    return (1 if config.pagination == "page" else 0) if walk.cursor is None else int(walk.cursor)

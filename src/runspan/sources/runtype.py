@@ -27,12 +27,13 @@ from runspan.model import (
     StepError,
     StepKind,
 )
-from runspan.sources.answers import PageSize, Walk, as_text, find_traceparent, rows_of, unwrapped, walk_on
-from runspan.sources.base import Listed, Page, Scope, Source, Window
+from runspan.sources.answers import PageSize, as_text, find_traceparent, refuse_failure, rows_of, unwrapped
+from runspan.sources.base import Listed, Page, Scope, Scopes, Source, Window
 from runspan.sources.client import Client
 from runspan.sources.fields import MAX_ROWS, MS_NS, SECOND_NS, Fields, in_order
 from runspan.sources.names import AgentNames
 from runspan.sources.runtype_iterations import read_cost, read_iterations, read_usage, said
+from runspan.sources.walk import AGENT_PAGES, Shown, Walk, shown
 
 PAGE_LIMIT = 50
 """As in the vendor's samples: the largest page is not documented."""
@@ -87,24 +88,25 @@ class Runtype(Source):
         """`Authorization: Bearer rt_live_...`."""
         return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
 
-    async def scopes(self) -> Sequence[Scope]:
+    async def scopes(self) -> Scopes:
         """All agents. Raises SourceUnavailable."""
         asked_ns = time.time_ns()
-        scopes: dict[str, Scope] = {}
-        walk: Walk | None = Walk()
+        agents: dict[str, Scope] = {}
+        walk, fault = Walk(), None
+        where = f"source {self.config.name}: the list of agents"
         while walk is not None:
-            params = {"limit": PAGE_LIMIT, "cursor": walk.cursor}
+            params = {"limit": walk.rows(PAGE_LIMIT), "cursor": walk.cursor}
             try:
-                answer = Fields(await self.http.get_json(["v1", "agents"], params), [])
+                document = await self.http.get_json(["v1", "agents"], params)
             except (RunGone, RunUnreadable) as error:
                 raise SourceUnavailable(f"{error}: check base_url") from None
-            for row in rows_of(answer, "data", f"source {self.config.name}: the list of agents"):
-                if agent_id := row.identifier("id"):
-                    scopes[agent_id] = Scope(agent_id, row.text("name"))
-            walk, _ = _following(walk, answer)
-        agents = tuple(scopes.values())
-        self._names.learn(agents, asked_ns=asked_ns)
-        return agents
+            answer, rows = _listing(document, where)
+            some = [Scope(key, row.text("name")) for row in rows if (key := row.identifier("id"))]
+            agents |= {agent.key: agent for agent in some}
+            walk, fault = _following(walk, answer, [Shown(agent.key) for agent in some], most_pages=AGENT_PAGES)
+        scopes = Scopes(tuple(agents.values()), f"{where} breaks off, {fault}" if fault else None)
+        self._names.learn(scopes, asked_ns=asked_ns)
+        return scopes
 
     async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
         """One page of an agent's executions; see `Source.page`.
@@ -120,22 +122,21 @@ class Runtype(Source):
         }
         path = ["v1", "agents", scope.key, "executions"]
         # Rows hold whole conversations, so a page of them may be larger than a body may be.
-        document = await self._page_size.ask(lambda rows: self.http.get_json(path, {"limit": rows, **params}))
-        problems: list[str] = []
-        answer = Fields(document, problems)
-        rows: dict[str, Listed] = {}
-        for fields in rows_of(answer, "data", f"source {self.config.name}: the executions of agent {scope.key!r}"):
-            row = listed(fields, scope, self.config)
-            if row is None:
-                fields.note("no id")
-            elif _is_within(row, window) and (row.run_id not in rows or row.terminal):
-                rows[row.run_id] = row
-        onward, fault = _following(walk, answer)
+        document = await self._page_size.ask(
+            lambda rows: self.http.get_json(path, {"limit": walk.rows(rows), **params})
+        )
         where = f"source {self.config.name}: the list of agent {scope.key!r}'s executions"
+        answer, executions = _listing(document, where)
+        some = [row for fields in executions if (row := listed(fields, scope, self.config))]
+        rows: dict[str, Listed] = {}
+        for row in some:
+            if _is_within(row, window) and (row.run_id not in rows or row.terminal):
+                rows[row.run_id] = row
+        onward, fault = _following(walk, answer, shown(some))
         return Page(
             tuple(rows.values()),
             onward.state if onward else None,
-            tuple(problems),
+            tuple(answer.problems),
             broken_off=f"{where} breaks off, {fault}" if fault else None,
         )
 
@@ -170,7 +171,7 @@ class Runtype(Source):
         if ref.locator.agent_id is not None:
             ref = await self._names.named(ref)
             return ref, await self.http.get_json(_execution(ref))
-        for scope in await self.scopes():
+        for scope in (await self.scopes()).found:
             found = replace(ref, locator=replace(ref.locator, agent_id=scope.key, agent_name=scope.agent_name))
             try:
                 return found, await self.http.get_json(_execution(found))
@@ -180,9 +181,10 @@ class Runtype(Source):
 
 
 def listed(row: Fields, scope: Scope, config: RuntypeConfig) -> Listed | None:
-    """A row of the list; None where it has no id."""
+    """A row of the list; None, with a line in its problems, where it has no id."""
     run_id = row.identifier("executionId") or row.identifier("id")
     if run_id is None:
+        row.note("no id")
         return None
     created_ns = row.time_ns("createdAt") or row.time_ns("startedAt")
     return Listed(
@@ -262,9 +264,18 @@ def _execution(ref: RunRef) -> list[str]:
     return ["v1", "agents", ref.locator.agent_id or "", "executions", ref.run_id]
 
 
-def _following(walk: Walk, answer: Fields) -> tuple[Walk | None, str | None]:
+def _listing(document: Json, where: str) -> tuple[Fields, list[Fields]]:
+    refuse_failure(document, where)
+    answer = Fields(document, [])
+    return answer, rows_of(answer, "data", where)
+
+
+def _following(
+    walk: Walk, answer: Fields, rows: Sequence[Shown], most_pages: int | None = None
+) -> tuple[Walk | None, str | None]:
     pagination = answer.child("pagination")
-    return walk_on(walk, pagination.identifier("nextCursor"), pagination.boolean("hasMore"))
+    token, more = pagination.identifier("nextCursor"), pagination.boolean("hasMore")
+    return walk.behind(rows, token, more, most_pages=most_pages)
 
 
 def _is_within(row: Listed, window: Window) -> bool:

@@ -34,6 +34,8 @@ class Quirks:
 
     unsorted: bool = False
     """The whole list stands in an order that has nothing to do with time."""
+    oldest_first: bool = False
+    """The whole list stands in the order of time, where the newest should be first."""
     shuffled_pages: bool = False
     """The rows of each page are out of order, the pages are not."""
     duplicated_rows: int = 0
@@ -151,8 +153,10 @@ class Platform(ABC):
         return Page(rows, next_cursor)
 
     def _behind(self, agent_id: str | None, after: str | None) -> Iterator[WorldRun]:
-        if self.quirks.unsorted:
-            runs = sorted(self.world.newest_first(self.name, agent_id), key=lambda run: zlib.crc32(run.run_id.encode()))
+        if self.quirks.unsorted or self.quirks.oldest_first:
+            runs = list(self.world.newest_first(self.name, agent_id))[::-1]
+            if self.quirks.unsorted:
+                runs.sort(key=lambda run: zlib.crc32(run.run_id.encode()))
             ids = [run.run_id for run in runs]
             return iter(runs[0 if after is None else ids.index(after) + 1 :])
         runs = self.world.newest_first(self.name, agent_id, after)

@@ -41,10 +41,12 @@ def _http_date_seconds(text: str) -> float | None:
 def pause_asked(status: int, headers: Mapping[str, str], now_seconds: float) -> float | None:
     """How long the platform wants to see nothing of us: a 429 says so, or its headers say that the window is used up.
 
-    Reads `RateLimit-Remaining`/`RateLimit-Reset` (seconds; elizaOS) and `x-ratelimit-remaining-requests`/
-    `x-ratelimit-reset-requests` (with a unit, `45s`; case.dev).
+    Reads `RateLimit-Remaining`/`RateLimit-Reset` (seconds; elizaOS), `x-ratelimit-remaining-requests`/
+    `x-ratelimit-reset-requests` (with a unit, `45s`; case.dev), and both in one `RateLimit` (the drafts of the IETF:
+    `limit=10, remaining=0, reset=5` or `"default";r=0;t=5`).
     """
-    reset_seconds = None
+    used_up = re.search(r"\b(?:remaining|r)=0\b.*?\b(?:reset|t)=(\d+)", headers.get("ratelimit", ""), re.ASCII)
+    reset_seconds = float(used_up[1]) if used_up else None
     for remaining, reset in (
         ("ratelimit-remaining", "ratelimit-reset"),
         ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
@@ -58,10 +60,11 @@ def pause_asked(status: int, headers: Mapping[str, str], now_seconds: float) -> 
 
 
 def _seconds_of(text: str, now_seconds: float) -> float | None:
-    """Seconds in a reset header: `45`, `45s`, `1m30s`, `500ms`, or an epoch second in the future."""
+    """Seconds in a reset header: `45`, `45s`, `1m30s`, `500ms`, or an instant, in seconds or ms since the epoch."""
     text = text.strip()
     if re.fullmatch(r"\d+(\.\d+)?", text):
         value = float(text)
+        value = value / 1000 if value > 1e12 else value
         return max(0.0, value - now_seconds) if value > 1e9 else value
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
     if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text):

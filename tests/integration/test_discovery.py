@@ -600,6 +600,17 @@ class TestRows:
             assert states(line_up.ledger) == {inside: RowState.DUE, outside: RowState.SKIPPED}
             assert row_of(line_up.ledger, outside).reason == "external"
 
+    async def test_a_row_that_tells_no_run_is_said_once(self, bench: Bench):
+        rows = [{"status": "completed"}, {"id": "run_1", "status": "completed"}]
+        bench.simulator.fault("casedev", "/run", Reply(200, json.dumps({"runs": rows, "hasMore": False})))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            looking = discovery(line_up)
+            with capture_logs() as logs:
+                for _ in range(3):
+                    await looking.poll()
+            assert set(states(line_up.ledger)) == {"run_1"}
+        assert [entry["event"] for entry in logs if entry["action"] == "row_unreadable"] == ["runs[0]: no id"]
+
     async def test_runs_settle_before_they_are_due(self, bench: Bench):
         [fresh] = bench.add(runs("casedev", [3]))
         [old] = bench.add(runs("casedev", [3600]))

@@ -150,6 +150,14 @@ async def test_an_empty_page_with_a_cursor_is_not_the_end() -> None:
     assert found(await sweep(flowyble)) == ["r1"]
 
 
+async def test_pages_may_be_counted_from_0() -> None:
+    """Else the first page would be the second one, without a word."""
+    pages = {0: [row(2)], 1: [row(1)]}
+    flowyble, client = listing(lambda _, params: {"items": pages.get(params["page"], [])}, first_page=0)
+    assert found(await sweep(flowyble)) == ["r2", "r1"]
+    assert client.asked[0][1] == {"page": 0, "pageSize": 2}
+
+
 @pytest.mark.parametrize("pagination", ["page", "offset", "cursor"])
 async def test_a_list_without_an_end_is_left(pagination: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runspan.sources.walk.MAX_PAGES", 5)

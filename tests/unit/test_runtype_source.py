@@ -76,8 +76,15 @@ async def test_terminal_words_are_configured() -> None:
 
 async def test_imports_are_skipped_unless_wanted() -> None:
     rows = [row(1, executionId="otel-1"), row(2, agentSource="external"), row(3, agentSource="stored")]
+    rows += [row(4, executionId="OTEL-4"), row(5, agentSource="External")]
     skipped = {run_id: listed.skip_reason for run_id, listed in (await listed(*rows)).items()}
-    assert skipped == {"otel-1": "external", "exec_2": "external", "exec_3": None}
+    assert skipped == {
+        "otel-1": "external",
+        "exec_2": "external",
+        "exec_3": None,
+        "OTEL-4": "external",
+        "exec_5": "external",
+    }
     wanted = await listed(*rows, include_external=True)
     assert {listed.skip_reason for listed in wanted.values()} == {None}
 

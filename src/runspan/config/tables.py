@@ -63,7 +63,7 @@ def _is_bindable(host: str) -> bool:
 
 
 class WebConfig(Table):
-    """Health, metrics, the status page and the feed."""
+    """Health, metrics and the status page."""
 
     listen: str = "127.0.0.1:9464"
     """Address and port. [::1]:9464 for IPv6."""

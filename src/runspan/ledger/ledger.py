@@ -199,7 +199,7 @@ class Ledger:
             return noted
 
     def note_rows(self, new_rows: Sequence[NewRow], *, job: str | None = None, force: bool = False) -> Noted:
-        """Store runs that were named to us one by one, in a file or by a feed; else as `note_page`."""
+        """Store runs that were named to us one by one, in a file or on standard input; else as `note_page`."""
         with self._store.write() as connection:
             return self._note(connection, new_rows, job, force=force)
 

@@ -89,6 +89,8 @@ class Backfill:
         self._known_in = known_in
         self._on_progress = on_progress
         self._problems: list[str] = []
+        self._said: dict[str, set[str]] = {}
+        """What was said of rows that could not be read, by scope."""
         self._unread_scopes = 0
         self._known_elsewhere: set[str] = set()
         self._failing_since_ns: int | None = None
@@ -249,15 +251,14 @@ class Backfill:
         self, scope: Scope, job: Job, kind: str, window: Window, cursor: Json | None, *, is_last: bool
     ) -> bool:
         """One pass over a list; gives whether it is to be followed by another."""
-        line, read, new = self._line, 0, 0
+        line, read, new, said = self._line, 0, 0, self._said.setdefault(scope.key, set())
 
         async def ask(cursor: Json | None) -> Page:
             return await self._patiently(lambda: line.source.page(scope, window, cursor))
 
         async for page in pages(ask, cursor):
             read += 1
-            report_problems(page, line.name, scope)
-            self._problems.extend(page.problems)
+            self._problems += report_problems(page, line.name, scope, said)
             listed = [row for row in page.rows if belongs(row, window)]
             room = await asyncio.to_thread(self._room, job)
             full = room is not None and len(listed) >= room

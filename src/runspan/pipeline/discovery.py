@@ -37,6 +37,8 @@ class Discovery:
         self._now = now
         self._unread: dict[str, str] = {}
         """What was said of each list that could not be read, so that it is said once."""
+        self._said: dict[str, set[str]] = {}
+        """What was said of rows that could not be read, by scope."""
         self._passes: dict[tuple[str, str], Pass] = {}
         """The last of each kind over each scope that this process made, or is making."""
 
@@ -113,16 +115,17 @@ class Discovery:
     async def _ready(self, scope: Scope, kind: str, start_ns: int, now_ns: int) -> Pass:
         """The pass to go on with, or a new one."""
         line, ledger, before = self._line, self._ledger, self._passes.get((kind, scope.key))
+        said = self._said.setdefault(scope.key, set())
         sweep = await asyncio.to_thread(ledger.sweep, line.account, scope.key, kind)
         if sweep and sweep.interrupted:
             if before and before.goes_on_from(sweep):
                 return before
             begun_ns = before.begun_ns if before else sweep.high_ns or 0
-            ready = Pass(line, ledger, scope, sweep, begun_ns)
+            ready = Pass(line, ledger, scope, sweep, begun_ns=begun_ns, said=said)
         else:
             sweep = await self._begin(scope, kind, start_ns, now_ns)
             number = before.number + 1 if before and before.is_again else 1
-            ready = Pass(line, ledger, scope, sweep, now_ns, number)
+            ready = Pass(line, ledger, scope, sweep, begun_ns=now_ns, said=said, number=number)
         self._passes[kind, scope.key] = ready
         return ready
 

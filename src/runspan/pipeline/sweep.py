@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 PAGES_A_TURN = 50
 """A list may be without end, so after so many pages the others have their turn."""
+PROBLEMS_REMEMBERED = 1000
 PASSES_AT_MOST = 3
 """So often a stretch is read for the sake of runs that were pushed past the edge of a page."""
 
@@ -46,10 +47,21 @@ class Found:
 class Pass:
     """One pass over the list of a scope, from where its `sweep` stands in the ledger.
 
-    `begun_ns`: when it began. `number`: how many passes over this stretch there have been, with this one.
+    `begun_ns`: when it began. `number`: how many passes over this stretch there have been, with this one. `said`: which
+    rows of this list are known to be unreadable; it grows.
     """
 
-    def __init__(self, line: Line, ledger: Ledger, scope: Scope, sweep: Sweep, begun_ns: int, number: int = 1) -> None:
+    def __init__(
+        self,
+        line: Line,
+        ledger: Ledger,
+        scope: Scope,
+        sweep: Sweep,
+        *,
+        begun_ns: int,
+        said: set[str],
+        number: int = 1,
+    ) -> None:
         assert sweep.window_start_ns is not None
         window = Window(sweep.window_start_ns, sweep.window_end_ns)
         self.scope = scope
@@ -64,6 +76,7 @@ class Pass:
         self._sweep = sweep
         self._cursor = sweep.cursor
         self._pages = pages(lambda cursor: line.source.page(scope, window, cursor), sweep.cursor)
+        self._said = said
         self._read = 0
         self._found_old = False
 
@@ -83,7 +96,7 @@ class Pass:
             self.is_again = page.cursor is None and self._is_doubtful()
             noted = await self._note(page, now())
             found.add(page, noted)
-            report_problems(page, self._line.name, self.scope)
+            report_problems(page, self._line.name, self.scope, self._said)
             self._cursor = page.cursor
             self._found_old |= noted.new > 0 and any(self._is_old(row) for row in page.rows)
             if page.broken_off:
@@ -160,7 +173,7 @@ def rows_of(listed: Sequence[Listed], line: Line, now_ns: int, scope: Scope) -> 
 
 
 def rows_of_ids(entries: Sequence[tuple[str, Locator]], line: Line, now_ns: int) -> list[NewRow]:
-    """Rows for run ids that came from a file, standard input or a feed: due at once, whatever their state is."""
+    """Rows for run ids that came from a file or standard input: due at once, whatever their state is."""
     refs = [RunRef(line.source.platform, line.source.tenant, run_id, locator) for run_id, locator in entries]
     return [
         NewRow(
@@ -174,7 +187,12 @@ def rows_of_ids(entries: Sequence[tuple[str, Locator]], line: Line, now_ns: int)
     ]
 
 
-def report_problems(page: Page, source: str, scope: Scope) -> None:
-    """Rows that could not be read are said aloud: they are runs we may never see."""
-    for problem in page.problems:
+def report_problems(page: Page, source: str, scope: Scope, said: set[str]) -> list[str]:
+    """Rows that could not be read are said aloud: they are runs we may never see. Gives those not `said` before."""
+    if len(said) > PROBLEMS_REMEMBERED:
+        said.clear()
+    news = [problem for problem in page.problems if problem not in said]
+    said.update(news)
+    for problem in news:
         log.error(problem, action="row_unreadable", source=source, scope=scope.key)
+    return news

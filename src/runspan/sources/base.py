@@ -101,7 +101,7 @@ class Source(ABC):
 
     @property
     def lists(self) -> bool:
-        """Whether runs can be listed; if not, ids come from a feed, a file or standard input."""
+        """Whether runs can be listed; if not, ids come from a file or standard input."""
         return True
 
     async def scopes(self) -> Scopes:

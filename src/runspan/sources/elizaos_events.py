@@ -68,7 +68,7 @@ def read_run(body: RunBody, *, include_ignored: bool = False) -> Run:
     detail = Fields(unwrapped(body.documents["detail"]), problems)
     if not isinstance(detail.value("events"), list):
         raise RunUnreadable(
-            f"the answer for run {body.ref.run_id!r} has no list of events: it is no run; retry later",
+            f"the answer for run {body.ref.run_id!r} has no list of events: it is no run",
             retryable=True,
         )
     documented = detail.value("summary") is None

@@ -1,6 +1,6 @@
 """Flowyble: runs are asked for by id, and each tells its steps in one document.
 
-No list of runs is documented, so ids come from a file, standard input or the feed; where an account does have a list,
+No list of runs is documented, so ids come from a file or standard input; where an account does have a list,
 the configuration describes it. Steps carry a number, the iteration (one turn of the model) they belong to and how long
 the tool took, but no times: those are inferred when the trace is laid out. Facts: docs.flowyble.com.
 """
@@ -50,7 +50,7 @@ class FlowybleConfig(SourceConfig):
     """One account of Flowyble."""
 
     list: runlist.ListConfig | None = None
-    """How runs can be listed, if they can. Default: ids come from --ids-file, standard input or the feed."""
+    """How runs can be listed, if they can. Default: ids come from --ids-file or standard input."""
 
     @model_validator(mode="after")
     def _list_has_agents(self) -> "FlowybleConfig":
@@ -104,7 +104,7 @@ class Flowyble(Source):
             self._scopes = [other for other in self._scopes if other != scope]
             raise RunGone(
                 f"{error}: there is no such list, so it is not asked for again; mend list.path of source "
-                f"{self.config.name}, or give run ids by --ids-file or the feed"
+                f"{self.config.name}, or give run ids by --ids-file"
             ) from None
         where = f"source {self.config.name}: {config.path}"
         answer = runlist.Answer.of(document, config.items_path, where)

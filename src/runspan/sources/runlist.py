@@ -25,6 +25,8 @@ class ListConfig(Table):
     """Where the rows stand in the answer, such as items or data.runs; empty where the answer is the list itself."""
     pagination: Literal["page", "offset", "cursor"] = "page"
     """page (page and pageSize), offset (offset and limit) or cursor (cursor and limit, continued by nextCursor)."""
+    first_page: int = Field(default=1, ge=0, le=1)
+    """Whether pages are counted from 1 or from 0, where they are."""
     page_size: int = Field(default=50, ge=1, le=1000)
     """How many rows to ask for at once."""
     id_field: str = "id"
@@ -118,4 +120,5 @@ def onward(
 
 def _number(config: ListConfig, walk: Walk) -> int:
     """The page or the offset that a walk has come to."""
-    return (1 if config.pagination == "page" else 0) if walk.cursor is None else int(walk.cursor)
+    first = config.first_page if config.pagination == "page" else 0
+    return first if walk.cursor is None else int(walk.cursor)

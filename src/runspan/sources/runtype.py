@@ -216,7 +216,7 @@ def read_execution(body: RunBody, config: RuntypeConfig) -> Run:
     detail = Fields(unwrapped(body.documents["detail"]), problems)
     if detail.value("status") is None and detail.value("completedAt") is None:
         raise RunUnreadable(
-            f"the answer for execution {body.ref.run_id!r} has neither a status nor an end: it is none; retry it later",
+            f"the answer for execution {body.ref.run_id!r} has neither a status nor an end: it is none",
             retryable=True,
         )
     tools = Fields(unwrapped(body.documents.get("tools")), problems, "tools")
@@ -286,7 +286,8 @@ def _is_within(row: Listed, window: Window) -> bool:
 
 
 def _skip_reason(run_id: str, execution: Fields, config: RuntypeConfig) -> str | None:
-    external = run_id.startswith("otel-") or execution.value("agentSource") == "external"
+    source = execution.text("agentSource") or ""
+    external = run_id.lower().startswith("otel-") or source.lower() == "external"
     return "external" if external and not config.include_external else None
 
 

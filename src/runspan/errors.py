@@ -5,6 +5,7 @@
     +- SourceUnavailable          the source is asked again later; other sources go on (exit 3)
     |  +- SourceRefused           the key or its rights are wrong: the source pauses, someone must act
     |  +- SourceBusy              the platform wants fewer requests: nothing is wrong with what was asked for
+    |  +- SourceSilent            no answer came in time: asked again, but not at once
     |  '- SourceGarbled           the answer is no JSON: asked again, then the run is quarantined
     +- RunUnreadable              this run is quarantined; others go on
     |  '- AnswerTooLarge          of a list, fewer rows are asked for
@@ -64,6 +65,10 @@ class SourceRefused(SourceUnavailable):
 
 class SourceBusy(SourceUnavailable):
     """A source wants fewer requests (429), or none of any kind until a pause is over that it has asked for."""
+
+
+class SourceSilent(SourceUnavailable):
+    """A source gave no answer in time. Each try takes as long, so others go first."""
 
 
 class SourceGarbled(SourceUnavailable):

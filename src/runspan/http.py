@@ -36,12 +36,16 @@ sends it slowly must not hold up others."""
 
 
 class ConnectionFailed(Exception):
-    """No answer came: DNS, connection, TLS, time-out, or it broke off. `tls`: a certificate or the handshake."""
+    """No answer came: DNS, connection, TLS, time-out, or it broke off.
 
-    def __init__(self, reason: str, *, tls: bool = False) -> None:
+    `tls`: a certificate or the handshake. `timed_out`: it was waited for as long as anything is.
+    """
+
+    def __init__(self, reason: str, *, tls: bool = False, timed_out: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.tls = tls
+        self.timed_out = timed_out
 
 
 class BodyTooLarge(Exception):
@@ -125,7 +129,8 @@ class Connection:
                     await on_answer()
                 reply = Reply(response.status_code, dict(response.headers), await self._read(response, deadline))
         except (httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise ConnectionFailed(self._way + _describe(error), tls=_is_tls(error)) from None
+            tls, timed_out = _is_tls(error), _is_timeout(error)
+            raise ConnectionFailed(self._way + _describe(error), tls=tls, timed_out=timed_out) from None
         log.debug(
             f"{method} {self.base_url}{path} answered {reply.status}",
             action="request_answered",
@@ -240,6 +245,10 @@ def _is_tls(error: BaseException) -> bool:
     return any(isinstance(cause, ssl.SSLError | aiohttp.ClientSSLError) for cause in _causes(error))
 
 
+def _is_timeout(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError | httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -248,7 +257,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _describe(error: BaseException) -> str:
     """What went wrong in a few words that hold no URL: libraries put query strings into their messages."""
-    if isinstance(error, TimeoutError | httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+    if _is_timeout(error):
         return "no answer in time"
     causes = [*_causes(error)]
     for cause in causes:

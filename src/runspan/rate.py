@@ -22,6 +22,10 @@ MOST_LATE_SECONDS = 1.0
 """An answer that took longer than this was late for other reasons than its request."""
 USUAL_OF = 32
 """So many answers tell how long one takes."""
+SLOWER = 2.0
+FASTER = 0.98
+"""By this the spacing grows with a refusal, and shrinks with each answer: 35 good ones make up for one refusal."""
+SLOWEST = 32.0
 
 
 def spacing_ns(rate: Rate) -> int:
@@ -94,6 +98,9 @@ class TurnsOver(Exception):
 class Limiter:
     """One source's turn-taking: `acquire` returns when the next request may leave, first come first served.
 
+    The spacing is `interval_ns`, or longer where the platform refuses requests that come no faster than that: others
+    may use its quota too (`refused`, `granted`).
+
     Once `over` is set, whoever waits is turned away. `jitter_ns`, where given, is what the spacing allows for: where a
     request may have arrived later than that, those behind it are put off as much. Where `longest_pause_seconds` is
     given, whoever would have to wait so much longer than for a turn is told so, and goes.
@@ -121,19 +128,42 @@ class Limiter:
         self._took_ns: deque[int] = deque(maxlen=USUAL_OF)
         self._delays: deque[tuple[int, int]] = deque(maxlen=USUAL_OF)
         """When the next grants were put off, and by how much."""
+        self._slowness = 1.0
+        self._slowed_ns = 0
         self._turn = asyncio.Lock()
         self._over = over or asyncio.Event()
+
+    @property
+    def spacing_ns(self) -> int:
+        """How far apart requests leave now."""
+        return int(self._interval_ns * self._slowness)
+
+    def refused(self, granted_ns: int) -> bool:
+        """The request that was granted then was one too many (429); gives whether the whole rate had been used so far.
+
+        Of requests that were under way together the first refusal counts.
+        """
+        if granted_ns <= self._slowed_ns:
+            return False
+        slowness, self._slowed_ns = self._slowness, self._now()
+        self._slowness = min(slowness * SLOWER, SLOWEST)
+        return slowness == 1.0
+
+    def welcomed(self) -> None:
+        """A request was not one too many."""
+        self._slowness = max(1.0, self._slowness * FASTER)
 
     async def acquire(self) -> int:
         """Wait for, and take, the next grant; gives the instant before it. Raises TurnsOver, Paused."""
         async with self._turn:
             while not self._over.is_set():
                 asked_ns = self._now()
-                wait_ns = await asyncio.to_thread(self._budget.debit, self._key, self._interval_ns)
+                spacing_ns = self.spacing_ns
+                wait_ns = await asyncio.to_thread(self._budget.debit, self._key, spacing_ns)
                 if not wait_ns:
                     return asked_ns
-                # Of a turn, nobody waits longer than an interval.
-                pause_seconds = (wait_ns - self._interval_ns) / 1e9
+                # For a turn, nobody waits longer than the spacing.
+                pause_seconds = (wait_ns - spacing_ns) / 1e9
                 if self._longest_pause_seconds is not None and pause_seconds > self._longest_pause_seconds:
                     raise Paused(wait_ns / 1e9)
                 await self._nap(min(wait_ns / 1e9, LONGEST_NAP_SECONDS))

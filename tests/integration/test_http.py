@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from runspan.errors import (
     ConfigError,
@@ -23,6 +24,7 @@ from runspan.errors import (
     SourceBusy,
     SourceGarbled,
     SourceRefused,
+    SourceSilent,
     SourceUnavailable,
 )
 from runspan.http import HELD_AT_ONCE_BYTES, Connection, environment_proxy
@@ -317,7 +319,6 @@ async def test_a_number_without_end_costs_itself_and_not_its_page(digits: int):
     ("answer", "words"),
     [
         pytest.param(reply(200, b'{"a": 1', content_length=500, connection="close"), "broke off", id="half a body"),
-        pytest.param(b"HTTP/1.1 200 OK\r\ncontent-le", "", id="half a head"),
         pytest.param(None, "", id="nothing"),
         pytest.param(b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "", id="no HTTP"),
         pytest.param(reply(200, b"xx", content_encoding="gzip"), "", id="not packed as it says"),
@@ -347,10 +348,13 @@ async def test_nobody_there():
             await opened.client.get_json(["runs"])
 
 
-async def test_no_answer_ever():
-    error, _, _ = await error_from(b"", timeout_seconds=0.1)
-    assert type(error) is SourceUnavailable
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-le"], ids=["nothing", "half a head"])
+async def test_no_answer_ever(answer: bytes):
+    """Asked again at once, a few such runs would hold up all others for minutes."""
+    error, server, _ = await error_from(answer, timeout_seconds=0.1)
+    assert type(error) is SourceSilent
     assert "no answer in time" in str(error)
+    assert len(server.requests) == 1
 
 
 async def test_trouble_that_passes_is_not_seen():
@@ -366,13 +370,17 @@ async def test_trouble_that_passes_is_not_seen():
         (204, SourceUnavailable, ATTEMPTS),
         (206, SourceUnavailable, ATTEMPTS),
         (400, RunUnreadable, 1),
+        (402, SourceUnavailable, ATTEMPTS),
         (401, SourceRefused, 1),
         (403, SourceRefused, 1),
         (404, RunGone, 1),
         (405, RunUnreadable, 1),
+        (407, SourceUnavailable, ATTEMPTS),
         (408, SourceUnavailable, ATTEMPTS),
-        (410, RunUnreadable, 1),
+        (410, RunGone, 1),
+        (421, SourceUnavailable, ATTEMPTS),
         (422, RunUnreadable, 1),
+        (423, SourceUnavailable, ATTEMPTS),
         (425, SourceUnavailable, ATTEMPTS),
         (429, SourceBusy, ATTEMPTS),
         (500, SourceUnavailable, ATTEMPTS),
@@ -474,6 +482,24 @@ def test_retry_after_in_all_its_forms(headers: dict[str, str], seconds: float | 
         assert retry_after_seconds(headers, NOW) == seconds
 
 
+async def test_refusals_slow_the_rate_down_and_it_comes_back():
+    """Others may use the same quota, or it may be smaller than its page says."""
+    answers = [reply(429, retry_after="0") for _ in range(2)] + [reply(200) for _ in range(40)]
+    async with serving(lambda request: answers.pop(0)) as server:
+        connection = Connection(server.url, timeout_seconds=5, max_body_bytes=1000)
+        limiter = Limiter(OpenBudget(), "k", 1000)
+        client = Client(connection, name="acme", limiter=limiter, headers=dict)
+        with capture_logs() as logs:
+            await client.get_json(["runs"])
+        assert 3800 <= limiter.spacing_ns <= 4000
+        for _ in range(39):
+            await client.get_json(["runs"])
+        assert limiter.spacing_ns < 2000
+        await client.close()
+    lowered = [entry for entry in logs if entry["action"] == "rate_lowered"]
+    assert [(entry["log_level"], entry["source"]) for entry in lowered] == [("warning", "acme")]
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "seconds"),
     [
@@ -484,7 +510,13 @@ def test_retry_after_in_all_its_forms(headers: dict[str, str], seconds: float | 
         (200, {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m30s"}, 90.0),
         (200, {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "250ms"}, 0.25),
         (200, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(NOW) + 30)}, 30.0),
+        (200, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{int(NOW) + 30}000"}, 30.0),
         (200, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "whenever"}, None),
+        (200, {"ratelimit": "limit=10, remaining=0, reset=5"}, 5.0),
+        (200, {"ratelimit": "limit=10, remaining=3, reset=5"}, None),
+        (200, {"ratelimit": '"default";r=0;t=5'}, 5.0),
+        (200, {"ratelimit": '"default";r=10;t=5'}, None),
+        (200, {"ratelimit": "remaining=0"}, None),
         (429, {"ratelimit-remaining": "0", "ratelimit-reset": "60", "retry-after": "7"}, 7.0),
         (429, {"ratelimit-remaining": "0", "ratelimit-reset": "60"}, 60.0),
         (429, {}, 5.0),

@@ -336,17 +336,51 @@ class TestBadData:
             assert row.retryable
             assert bench.exported == Counter(good)
 
-    async def test_an_unreadable_body_costs_one_run(self, bench: Bench):
+    async def test_an_unreadable_body_costs_one_run(self, bench: Bench, clock: Clock):
         bad, *good = bench.add(ended(3))
         bench.simulator.faults.append(Fault("casedev", bad, Reply(200, json.dumps({"status": None}))))
         big, *_ = bench.add(ended(1, first=50, prompt="x" * 3_000_000))
         async with bench.pipeline(bench.source("casedev"), limits={"max_body": "1MB"}) as line_up:
             await poll(line_up)
             async with working(line_up):
-                await until(lambda: counted(line_up.ledger) == {QUARANTINED: 2, EXPORTED: 2})
+                await pass_time(line_up, clock, 1, lambda: counted(line_up.ledger) == {QUARANTINED: 2, EXPORTED: 2})
+            assert bench.details_asked()[bad] == 3
             assert "max_body" in (row_of(line_up.ledger, big).reason or "")
             assert bench.exported == Counter(good)
             assert bench.details_asked()[big] == 1
+
+    @pytest.mark.parametrize("known", [0, 3])
+    @pytest.mark.parametrize(
+        "storm",
+        [Reply(200, '{"error": "maintenance"}'), Reply(200, '{"success": false, "data": {}}'), html(400), html(418)],
+        ids=["an error with 200", "a failure with 200", "400", "418"],
+    )
+    async def test_a_platform_that_answers_no_run_at_all_has_none_of_them_quarantined(
+        self, bench: Bench, clock: Clock, storm: Reply, known: int
+    ):
+        bench.add(ended(known))
+        async with bench.pipeline(bench.source("casedev", concurrency=2)) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                await until(lambda: counted(line_up.ledger)[EXPORTED] == known)
+                fault = bench.simulator.fault("casedev", "/details", storm)
+                bench.add(ended(3, first=10))
+                await poll(line_up)
+                await pass_time(
+                    line_up, clock, 10, lambda: min(r.attempts for r in line_up.ledger.runs(state=DUE)) >= 4
+                )
+                assert counted(line_up.ledger) == Counter({EXPORTED: known, DUE: 3})
+                bench.simulator.faults.remove(fault)
+                await pass_time(line_up, clock, 100, lambda: counted(line_up.ledger) == {EXPORTED: known + 3})
+
+    async def test_the_only_run_there_is_is_quarantined_in_the_end(self, bench: Bench, clock: Clock):
+        bench.add(ended(1))
+        bench.simulator.fault("casedev", "/details", html(400))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                await pass_time(line_up, clock, 100, lambda: counted(line_up.ledger) == {QUARANTINED: 1})
+            assert clock.ns - START_NS > HOUR
 
     async def test_a_run_that_always_fails_is_given_up_after_an_hour_while_others_pass(
         self, bench: Bench, clock: Clock

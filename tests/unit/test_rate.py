@@ -200,3 +200,33 @@ async def test_nobody_waits_for_a_long_pause_who_need_not(hands: Hands):
     assert paused.value.seconds == 3600
     await patient.acquire()
     assert hands.ns - START > 3600 * SECOND
+
+
+async def test_refusals_together_slow_down_once_and_at_most_so_far(hands: Hands):
+    one = limiter(hands)
+    together = [await one.acquire() for _ in range(3)]
+    assert [one.refused(granted_ns) for granted_ns in together] == [True, False, False]
+    times = await grants(hands, one, 3)
+    assert times[2] - times[1] >= 2 * SECOND
+    for _ in range(10):
+        hands.ns += 1
+        assert not one.refused(hands.ns), "it is slow already"
+    assert one.spacing_ns == 32 * SECOND
+    for _ in range(200):
+        one.welcomed()
+    assert one.spacing_ns == SECOND
+
+
+async def test_a_platform_that_lets_half_of_the_rate_through_refuses_few(hands: Hands):
+    """Without slowing down it would refuse every second one."""
+    one, tokens, filled_ns, refused = limiter(hands), 2.0, START, 0
+    for _ in range(300):
+        granted_ns = await one.acquire()
+        tokens, filled_ns = min(2.0, tokens + (hands.ns - filled_ns) / (2 * SECOND)), hands.ns
+        if tokens >= 1:
+            tokens -= 1
+            one.welcomed()
+        else:
+            refused += 1
+            one.refused(granted_ns)
+    assert 0 < refused < 20

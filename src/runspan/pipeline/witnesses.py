@@ -7,13 +7,36 @@ and is given up in the end; but no run is, only because its platform was down.
 import asyncio
 from typing import NamedTuple
 
-from runspan.errors import LedgerUnusable, SourceUnavailable
+from runspan.errors import LedgerUnusable, RunGone, RunUnreadable, SourceGarbled, SourceRefused, SourceUnavailable
 from runspan.ledger import Ledger, RowState
 from runspan.model import RunRef
 from runspan.pipeline.line import Line
 from runspan.rate import TurnsOver
 
 OTHERS_TRIED = 3
+
+
+class Patience(NamedTuple):
+    """After how many attempts in vain a run is given up; None: never. Delays grow as `standing.retry_at` has it: five
+    attempts take half a minute, 13 over an hour."""
+
+    others_come: int
+    none_is_known: int | None = None
+    """No run of this source has ever come."""
+    none_comes: int | None = None
+
+
+def patience(error: Exception) -> Patience:
+    """By what is said instead of a run: that there is none, nothing that is one, no JSON, or nothing at all."""
+    match error:
+        case RunGone():
+            return Patience(1, 5, 13)
+        case RunUnreadable():
+            return Patience(3, 13, 13)
+        case SourceGarbled() | SourceRefused():
+            return Patience(3)
+        case _:
+            return Patience(13)
 
 
 class Seen(NamedTuple):
@@ -35,7 +58,7 @@ class Witnesses:
         self._failing_since: dict[str, int] = {}
         """By id of a run that does not come: how many others had come when it first did not."""
         self.seen = Seen()
-        self.known = True
+        self._known = True
         """Whether there was any run to ask for, the last time."""
 
     def came(self, ref: RunRef) -> None:
@@ -49,7 +72,28 @@ class Witnesses:
         """A run is asked for no more."""
         self._failing_since.pop(ref.run_id, None)
 
-    async def come(self, since: Seen) -> bool:
+    async def tell_against(self, ref: RunRef, error: Exception, attempts: int, asked: Seen) -> bool:
+        """Whether a run that did not come for so many attempts is to be given up. Raises TurnsOver.
+
+        `asked`: what there was to see when it was asked for. Where no other comes either it is the platform that fails,
+        and it is left alone for a while.
+        """
+        others_come = await self._come(asked)
+        if not others_come and (self._known or not isinstance(error, RunGone)):
+            self._line.fetching.failed(_as_unavailable(error))
+        # Of a run that is not there, one other that comes says enough. For the rest, what comes only now may tell no
+        # more than that an outage has just ended.
+        came_before = self._came_while_failing(ref, asked)
+        after = patience(error)
+        if others_come if isinstance(error, RunGone) else came_before:
+            enough = after.others_come
+        elif others_come:
+            return False
+        else:
+            enough = after.none_comes if self._known else after.none_is_known
+        return enough is not None and attempts >= enough
+
+    async def _come(self, since: Seen) -> bool:
         """Whether another run has come since then, or does when asked for now. Raises TurnsOver."""
         async with self._asking:
             # Of runs that fail together, the first one's question is enough.
@@ -57,20 +101,18 @@ class Witnesses:
                 self.seen = self.seen._replace(in_vain=self.seen.in_vain + 1)
         return self.seen.come > since.come
 
-    def came_while_failing(self, ref: RunRef, asked: Seen) -> bool:
-        """Whether others came after this run first did not, and before it was asked for this time, in vain again.
-
-        What comes while it is under way may only tell that an outage has just ended.
-        """
+    def _came_while_failing(self, ref: RunRef, asked: Seen) -> bool:
+        """Whether others came after this run first did not, and before it was asked for this time, in vain again."""
         return self._failing_since.setdefault(ref.run_id, self.seen.come) < asked.come
 
     async def _one_comes(self) -> bool:
         """Ask for a run that has come before."""
         known = [self._last_come] if self._last_come else await asyncio.to_thread(self._exported)
-        self.known = bool(known)
+        self._known = bool(known)
         for ref in known:
             try:
-                await self._line.source.fetch(ref)
+                source = self._line.source
+                source.read(await source.fetch(ref))
             except (LedgerUnusable, TurnsOver):
                 raise
             except SourceUnavailable:
@@ -86,3 +128,9 @@ class Witnesses:
     def _exported(self) -> list[RunRef]:
         found = self._ledger.runs(source=self._line.name, state=RowState.EXPORTED, limit=OTHERS_TRIED)
         return [row.ref for row in found]
+
+
+def _as_unavailable(error: Exception) -> SourceUnavailable:
+    if isinstance(error, SourceUnavailable):
+        return error
+    return SourceUnavailable(f"{error}, and no other run comes; asking again later")

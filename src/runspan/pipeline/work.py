@@ -15,13 +15,11 @@ from runspan.errors import (
     RunGone,
     RunUnreadable,
     SourceBusy,
-    SourceGarbled,
-    SourceRefused,
     SourceUnavailable,
     said,
 )
 from runspan.ledger import Claim, Finished, Ledger, RowState, Summary
-from runspan.model import Run, RunBody, RunStatus
+from runspan.model import Run, RunStatus
 from runspan.otlp.encode import encode
 from runspan.pipeline import standing
 from runspan.pipeline.line import Line
@@ -42,12 +40,6 @@ JOB_LOOK_SECONDS = 0.5
 BLOCKED_LOOK_SECONDS = 0.2
 JOB_PATIENCE = timedelta(seconds=20)
 """A job does not wait for a run that has failed so often that it is tried again only after this."""
-UNUSABLE_ATTEMPTS = 3
-"""For a run whose answer is no JSON or a refusal, where other runs come."""
-FAILING_ATTEMPTS = 13
-"""For a run that is not answered, where other runs come: by the growing delays of `standing.retry_at`, over an hour."""
-GONE_ATTEMPTS = 5
-"""For a run that the platform says it does not have, where none has ever come: over half a minute."""
 DOUBTFUL_CLAIMS = 3
 """So many runs are tried, at random, where none has come since one failed: those due longest may all be bad ones."""
 
@@ -220,29 +212,23 @@ class Work:
                 known_open=known_open and not self._is_exported_open(claim),
                 with_content=line.projection.tool_content,
             )
+            run = line.source.read(body)
             self._witnesses.came(ref)
-            return self._mapped(claim, body)
+            return self._mapped(claim, run)
         except (LedgerUnusable, TurnsOver):
             raise
         except SourceBusy as error:
             line.fetching.failed(error)
             due_ns = standing.retry_at(self._now(), claim.attempts, error.retry_after_seconds)
             return Finished(claim.ref, claim.state, reason=str(error), due_ns=due_ns)
-        except SourceUnavailable as error:
-            if not await self._witnesses.come(seen):
-                line.fetching.failed(error)
-            return self._postponed(claim, error, seen)
-        except RunGone as error:
-            return await self._gone(claim, error, seen)
-        except RunUnreadable as error:
-            return self._quarantined(claim, str(error), retryable=error.retryable)
+        except (SourceUnavailable, RunGone, RunUnreadable) as error:
+            return await self._failed(claim, error, seen)
         except Exception as error:
             # A hole in our reading must cost one run, not the daemon; the place is said, the body is not.
             return self._quarantined(claim, f"cannot be mapped: {said(error)}", retryable=True)
 
-    def _mapped(self, claim: Claim, body: RunBody) -> Parcel | Finished:
+    def _mapped(self, claim: Claim, run: Run) -> Parcel | Finished:
         line, now_ns = self._line, self._now()
-        run = line.source.read(body)
         if run.status is RunStatus.OPEN:
             return self._still_open(claim, run, now_ns)
         if run.skip_reason is not None:
@@ -291,36 +277,34 @@ class Work:
         config = self._line.config
         return config.export_expired and self._now() - claim.first_seen_ns >= nanoseconds(config.open_for)
 
-    async def _gone(self, claim: Claim, error: RunGone, seen: Seen) -> Finished:
-        line, now_ns, created_ns = self._line, self._now(), claim.ref.locator.created_ns
-        grace_ns = int(line.source.gone_grace_seconds * 1e9)
+    async def _failed(self, claim: Claim, error: SourceUnavailable | RunGone | RunUnreadable, seen: Seen) -> Finished:
+        """Asked again later; given up where it is the run that does not come, and not its platform that fails."""
+        if isinstance(error, RunUnreadable) and not error.retryable:
+            return self._quarantined(claim, str(error), retryable=False)
+        is_gone = isinstance(error, RunGone)
+        may_come = is_gone and self._may_still_come(claim)
+        if not may_come and await self._witnesses.tell_against(claim.ref, error, claim.attempts + 1, seen):
+            return self._gone(claim, error) if is_gone else self._quarantined(claim, str(error), retryable=True)
+        asked_seconds = error.retry_after_seconds if isinstance(error, SourceUnavailable) else None
+        return Finished(
+            claim.ref,
+            RowState.DUE if is_gone else claim.state,
+            reason=str(error),
+            due_ns=standing.retry_at(self._now(), claim.attempts, asked_seconds),
+            count_attempt=True,
+        )
+
+    def _may_still_come(self, claim: Claim) -> bool:
+        """Whether a run that is not there is so young that its platform may just not show it yet."""
+        now_ns, created_ns = self._now(), claim.ref.locator.created_ns
         is_fresh = created_ns is None or now_ns - created_ns < nanoseconds(standing.FRESH)
-        may_come = is_fresh and now_ns - claim.first_seen_ns < grace_ns
-        if may_come or not await self._is_believed(claim, error, seen):
-            due_ns = standing.retry_at(now_ns, claim.attempts)
-            return Finished(claim.ref, RowState.DUE, reason=str(error), due_ns=due_ns, count_attempt=True)
-        line.fetching.succeeded()
+        return is_fresh and now_ns - claim.first_seen_ns < int(self._line.source.gone_grace_seconds * 1e9)
+
+    def _gone(self, claim: Claim, error: Exception) -> Finished:
+        self._line.fetching.succeeded()
         self._witnesses.forget(claim.ref)
-        log.warning(str(error), action="run_gone", source=line.name, run=claim.ref.run_id)
+        log.warning(str(error), action="run_gone", source=self._line.name, run=claim.ref.run_id)
         return Finished(claim.ref, RowState.GONE, reason="the platform no longer has this run")
-
-    async def _is_believed(self, claim: Claim, error: RunGone, seen: Seen) -> bool:
-        """Whether it is this run that is gone. A gateway that has lost its way says 404 to anything."""
-        if await self._witnesses.come(seen):
-            return True
-        if not self._witnesses.known:
-            return claim.attempts + 1 >= GONE_ATTEMPTS
-        self._line.fetching.failed(SourceUnavailable(f"{error}, and no run comes that came before; asking again later"))
-        return claim.attempts + 1 >= FAILING_ATTEMPTS
-
-    def _postponed(self, claim: Claim, error: SourceUnavailable, seen: Seen) -> Finished:
-        """Asked again later; given up only where this one fails after another has come, and keeps failing."""
-        enough = UNUSABLE_ATTEMPTS if isinstance(error, SourceGarbled | SourceRefused) else FAILING_ATTEMPTS
-        others_came = self._witnesses.came_while_failing(claim.ref, seen)
-        if claim.attempts + 1 >= enough and others_came:
-            return self._quarantined(claim, str(error), retryable=True)
-        due_ns = standing.retry_at(self._now(), claim.attempts, error.retry_after_seconds)
-        return Finished(claim.ref, claim.state, reason=str(error), due_ns=due_ns, count_attempt=True)
 
     def _quarantined(self, claim: Claim, reason: str, *, retryable: bool) -> Finished:
         self._witnesses.forget(claim.ref)

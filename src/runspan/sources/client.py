@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeAlias
 
+import structlog
 import tenacity
 
 from runspan.document import TooManyValues, parsed
@@ -20,6 +21,7 @@ from runspan.errors import (
     SourceBusy,
     SourceGarbled,
     SourceRefused,
+    SourceSilent,
     SourceUnavailable,
 )
 from runspan.http import BodyTooLarge, Connection, ConnectionFailed, Reply
@@ -28,11 +30,17 @@ from runspan.quantities import format_duration
 from runspan.rate import Limiter, Paused
 from runspan.waits import LONGEST_PAUSE_SECONDS, pause_asked, retry_after_seconds
 
+log = structlog.get_logger()
+
 ATTEMPTS = 3
 LONGEST_SEGMENT = 4000
 """Of a path: servers take lines of 8 KB or so."""
 LONGEST_INLINE_WAIT_SECONDS = 20.0
 """A platform that asks for more than this gets its wait from the caller, who has other work meanwhile."""
+
+NOT_OF_THE_RUN = frozenset({402, 407, 408, 409, 421, 423, 425, 426, 429})
+"""Codes below 500 that tell of the account, a proxy or the moment, and not of what was asked for (RFC 9110 15.5, 4918,
+8470)."""
 
 Params: TypeAlias = Mapping[str, str | int | None]
 
@@ -68,8 +76,8 @@ class Client:
     async def get_json(self, segments: Sequence[str], params: Params | None = None) -> Json:
         """The JSON at the path made of `segments`, each encoded as one segment; params that are None are left out.
 
-        Raises RunGone (404), SourceRefused (401, 403), SourceBusy (429, or a pause that the platform has asked for),
-        SourceUnavailable (5xx, redirects, no answer, no JSON), AnswerTooLarge, RunUnreadable (any other 4xx).
+        Raises RunGone (404, 410), SourceRefused (401, 403), SourceBusy (429, or a pause that the platform has asked
+        for), SourceUnavailable (5xx, redirects, no answer, no JSON), AnswerTooLarge, RunUnreadable (any other 4xx).
         """
         query = [(key, str(value)) for key, value in (params or {}).items() if value is not None]
         return await self._retry(self._ask, encode_path(segments), query)
@@ -97,9 +105,14 @@ class Client:
                 on_answer=lambda: self._limiter.answered(granted_ns),
             )
         except ConnectionFailed as failed:
-            raise SourceUnavailable(f"{where} failed ({failed.reason}); asking again later") from None
+            kind = SourceSilent if failed.timed_out else SourceUnavailable
+            raise kind(f"{where} failed ({failed.reason}); asking again later") from None
         except BodyTooLarge:
             raise AnswerTooLarge(f"{where} answered with more than max_body allows") from None
+        if reply.status == 429:
+            self._slow_down(granted_ns)
+        else:
+            self._limiter.welcomed()
         pause_seconds = pause_asked(reply.status, reply.headers, time.time())
         if pause_seconds:
             await self._limiter.pause(pause_seconds)
@@ -111,6 +124,17 @@ class Client:
             raise AnswerTooLarge(f"{where} answered with {error}") from None
         except ValueError:
             raise SourceGarbled(f"{where} answered 200 with a body that is not JSON; asking again later") from None
+
+    def _slow_down(self, granted_ns: int) -> None:
+        if self._limiter.refused(granted_ns):
+            every_seconds = self._limiter.spacing_ns / 1e9
+            log.warning(
+                f"source {self._name} answers 429 to the rate that it is asked at: for now one request in "
+                f"{every_seconds:.3g} s; lower `rate` if that goes on",
+                action="rate_lowered",
+                source=self._name,
+                every_seconds=round(every_seconds, 3),
+            )
 
     async def close(self) -> None:
         """Close the connections below."""
@@ -138,13 +162,13 @@ def error_of(where: str, reply: Reply, now_seconds: float) -> RunspanError:
     status = reply.status
     if status in (401, 403):
         return SourceRefused(f"{where} answered {status}: check this source's api_key and its rights")
-    if status == 404:
-        return RunGone(f"{where} answered 404")
+    if status in (404, 410):
+        return RunGone(f"{where} answered {status}")
     if 300 <= status < 400:
         return SourceUnavailable(
             f"{where} answered {status}, a redirect, which is not followed: set base_url to where the API lives"
         )
-    if status in (408, 409, 425, 429) or status >= 500 or status < 300:
+    if status in NOT_OF_THE_RUN or status >= 500 or status < 300:
         asked_seconds = retry_after_seconds(reply.headers, now_seconds)
         return (SourceBusy if status == 429 else SourceUnavailable)(
             f"{where} answered {status}; asking again later",
@@ -154,7 +178,7 @@ def error_of(where: str, reply: Reply, now_seconds: float) -> RunspanError:
 
 
 def _worth_another_try(error: BaseException) -> bool:
-    if not isinstance(error, SourceUnavailable) or isinstance(error, SourceRefused):
+    if not isinstance(error, SourceUnavailable) or isinstance(error, SourceRefused | SourceSilent):
         return False
     return (error.retry_after_seconds or 0.0) <= LONGEST_INLINE_WAIT_SECONDS
 

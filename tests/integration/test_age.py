@@ -18,9 +18,10 @@ from runspan.model import Locator
 from runspan.otlp.base import Answer, AnswerKind
 from runspan.otlp.memory import accept
 from runspan.pipeline.age import CATCH_UP_OVER, AgeLimit, OldRuns, age_limit
-from runspan.pipeline.backfill import Backfill, Request
+from runspan.pipeline.backfill import Backfill
 from runspan.pipeline.discovery import Discovery
 from runspan.pipeline.report import Report
+from runspan.pipeline.request import Request
 from tests.ledgers import SECOND, START_NS, Clock
 from tests.pipelines import HOUR, Bench, counted, until, working
 

@@ -25,9 +25,10 @@ from runspan.otlp.base import Answer, AnswerKind, EncodedTrace
 from runspan.otlp.discard import DiscardExporter
 from runspan.otlp.memory import MemoryExporter, accept
 from runspan.pipeline.assembly import pipeline
-from runspan.pipeline.backfill import Backfill, Request
+from runspan.pipeline.backfill import Backfill
 from runspan.pipeline.discovery import Discovery
 from runspan.pipeline.report import Report
+from runspan.pipeline.request import Request
 from runspan.pipeline.work import Work
 from runspan.quantities import Start
 from runspan.secrets import Secret
@@ -52,7 +53,7 @@ async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr("runspan.sources.casedev.PAGE_SIZE", 7)
     monkeypatch.setattr("runspan.sources.runtype.PAGE_LIMIT", 7)
     monkeypatch.setattr("runspan.pipeline.backfill.LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("runspan.pipeline.backfill.PATIENCE_SECONDS", 0.4)
+    monkeypatch.setattr("runspan.pipeline.joblist.PATIENCE_SECONDS", 0.4)
     monkeypatch.setattr("runspan.pipeline.line.PAUSE_SECONDS", (0.01, 300.0))
     monkeypatch.setattr("runspan.pipeline.standing.RETRY_FLOOR", timedelta(milliseconds=10))
     monkeypatch.setattr("runspan.pipeline.work.JOB_PATIENCE", timedelta(milliseconds=50))
@@ -476,7 +477,7 @@ class TestTrouble:
     async def test_a_key_that_is_refused_midway_ends_it_at_once(
         self, bench: Bench, noon_ns: int, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr("runspan.pipeline.backfill.PATIENCE_SECONDS", 60)
+        monkeypatch.setattr("runspan.pipeline.joblist.PATIENCE_SECONDS", 60)
         bench.add(ended(20, noon_ns))
         wall = bench.simulator.fault("casedev", "/details", html(403))
         with pytest.raises(SourceUnavailable, match=r"403.*start the same command again"):
@@ -501,7 +502,7 @@ class TestTrouble:
     async def test_a_wrong_destination_ends_it_at_once(
         self, bench: Bench, noon_ns: int, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr("runspan.pipeline.backfill.PATIENCE_SECONDS", 60)
+        monkeypatch.setattr("runspan.pipeline.joblist.PATIENCE_SECONDS", 60)
         bench.add(ended(20, noon_ns))
         bench.exporter.respond = lambda traces: Answer(AnswerKind.WRONG, "HTTP 401: who are you")
         with pytest.raises(DeliveryRefused, match="401"):

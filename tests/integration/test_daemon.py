@@ -23,7 +23,8 @@ from runspan.errors import ConfigError, LedgerUnusable
 from runspan.ledger import Account, Finished, Ledger, NewRow, RowState
 from runspan.model import Locator, RunRef
 from runspan.pipeline.assembly import pipeline
-from runspan.pipeline.backfill import Backfill, Request
+from runspan.pipeline.backfill import Backfill
+from runspan.pipeline.request import Request
 from tests.ledgers import SECOND
 from tests.otlp_store import OtlpStore, lost_ack, refuse, slow
 from tests.pipelines import HOUR, Bench, counted, position_ns, row_of, until

@@ -13,9 +13,10 @@ from runspan.demo.samples import casedev_run, elizaos_run, flowyble_run, runtype
 from runspan.demo.world import WorldAgent, WorldRun
 from runspan.ledger import RowState
 from runspan.model import Locator
-from runspan.pipeline.backfill import Backfill, Request
+from runspan.pipeline.backfill import Backfill
 from runspan.pipeline.discovery import Discovery
 from runspan.pipeline.report import Report
+from runspan.pipeline.request import Request
 from runspan.pipeline.standing import is_kept
 from runspan.pipeline.sweep import rows_of_ids
 from runspan.projection import trace_id

@@ -24,8 +24,9 @@ from runspan.ledger import Ledger
 from runspan.model import Locator
 from runspan.otlp.discard import DiscardExporter
 from runspan.pipeline.assembly import pipeline
-from runspan.pipeline.backfill import Backfill, Request
+from runspan.pipeline.backfill import Backfill
 from runspan.pipeline.report import Report
+from runspan.pipeline.request import Request
 from runspan.rate import MemoryBudget
 from runspan.stop import on_signal
 from runspan.terminal import plain

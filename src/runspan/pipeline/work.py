@@ -202,19 +202,9 @@ class Work:
         self._outbox.leased.discard(claim.ref)
 
     async def _fetch_and_map(self, claim: Claim) -> Parcel | Finished:
-        line, ref, seen = self._line, claim.ref, self._witnesses.seen
-        known_open = claim.state is not RowState.DUE
+        line, seen = self._line, self._witnesses.seen
         try:
-            if known_open:
-                await line.open_limiter.acquire()
-            body = await line.source.fetch(
-                ref,
-                known_open=known_open and not self._is_exported_open(claim),
-                with_content=line.projection.tool_content,
-            )
-            run = line.source.read(body)
-            self._witnesses.came(ref)
-            return self._mapped(claim, run)
+            run = await self._fetched(claim)
         except (LedgerUnusable, TurnsOver):
             raise
         except SourceBusy as error:
@@ -224,8 +214,23 @@ class Work:
         except (SourceUnavailable, RunGone, RunUnreadable) as error:
             return await self._failed(claim, error, seen)
         except Exception as error:
-            # A hole in our reading must cost one run, not the daemon; the place is said, the body is not.
-            return self._quarantined(claim, f"cannot be mapped: {said(error)}", retryable=True)
+            return self._unmappable(claim, error)
+        self._witnesses.came(claim.ref)
+        try:
+            return self._mapped(claim, run)
+        except Exception as error:
+            return self._unmappable(claim, error)
+
+    async def _fetched(self, claim: Claim) -> Run:
+        line, known_open = self._line, claim.state is not RowState.DUE
+        if known_open:
+            await line.open_limiter.acquire()
+        body = await line.source.fetch(
+            claim.ref,
+            known_open=known_open and not self._is_exported_open(claim),
+            with_content=line.projection.tool_content,
+        )
+        return line.source.read(body)
 
     def _mapped(self, claim: Claim, run: Run) -> Parcel | Finished:
         line, now_ns = self._line, self._now()
@@ -280,7 +285,7 @@ class Work:
     async def _failed(self, claim: Claim, error: SourceUnavailable | RunGone | RunUnreadable, seen: Seen) -> Finished:
         """Asked again later; given up where it is the run that does not come, and not its platform that fails."""
         if isinstance(error, RunUnreadable) and not error.retryable:
-            return self._quarantined(claim, str(error), retryable=False)
+            return self._unmappable(claim, error)
         is_gone = isinstance(error, RunGone)
         may_come = is_gone and self._may_still_come(claim)
         if not may_come and await self._witnesses.tell_against(claim.ref, error, claim.attempts + 1, seen):
@@ -305,6 +310,12 @@ class Work:
         self._witnesses.forget(claim.ref)
         log.warning(str(error), action="run_gone", source=self._line.name, run=claim.ref.run_id)
         return Finished(claim.ref, RowState.GONE, reason="the platform no longer has this run")
+
+    def _unmappable(self, claim: Claim, error: Exception) -> Finished:
+        if isinstance(error, RunUnreadable):
+            return self._quarantined(claim, str(error), retryable=error.retryable)
+        # A hole in our reading must cost one run, not the daemon; the place is said, the body is not.
+        return self._quarantined(claim, f"cannot be mapped: {said(error)}", retryable=True)
 
     def _quarantined(self, claim: Claim, reason: str, *, retryable: bool) -> Finished:
         self._witnesses.forget(claim.ref)

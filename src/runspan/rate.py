@@ -25,7 +25,7 @@ USUAL_OF = 32
 SLOWER = 2.0
 FASTER = 0.98
 """By this the spacing grows with a refusal, and shrinks with each answer: 35 good ones make up for one refusal."""
-SLOWEST = 32.0
+SLOWEST = 8.0
 
 
 def spacing_ns(rate: Rate) -> int:
@@ -99,7 +99,7 @@ class Limiter:
     """One source's turn-taking: `acquire` returns when the next request may leave, first come first served.
 
     The spacing is `interval_ns`, or longer where the platform refuses requests that come no faster than that: others
-    may use its quota too (`refused`, `granted`).
+    may use its quota too (`refused`, `welcomed`).
 
     Once `over` is set, whoever waits is turned away. `jitter_ns`, where given, is what the spacing allows for: where a
     request may have arrived later than that, those behind it are put off as much. Where `longest_pause_seconds` is
@@ -143,7 +143,7 @@ class Limiter:
 
         Of requests that were under way together the first refusal counts.
         """
-        if granted_ns <= self._slowed_ns:
+        if granted_ns <= self._slowed_ns <= self._now():
             return False
         slowness, self._slowed_ns = self._slowness, self._now()
         self._slowness = min(slowness * SLOWER, SLOWEST)
@@ -158,12 +158,11 @@ class Limiter:
         async with self._turn:
             while not self._over.is_set():
                 asked_ns = self._now()
-                spacing_ns = self.spacing_ns
-                wait_ns = await asyncio.to_thread(self._budget.debit, self._key, spacing_ns)
+                wait_ns = await asyncio.to_thread(self._budget.debit, self._key, self.spacing_ns)
                 if not wait_ns:
                     return asked_ns
-                # For a turn, nobody waits longer than the spacing.
-                pause_seconds = (wait_ns - spacing_ns) / 1e9
+                # For a turn, nobody waits longer than that: another process may have slowed down.
+                pause_seconds = (wait_ns - self._interval_ns * SLOWEST) / 1e9
                 if self._longest_pause_seconds is not None and pause_seconds > self._longest_pause_seconds:
                     raise Paused(wait_ns / 1e9)
                 await self._nap(min(wait_ns / 1e9, LONGEST_NAP_SECONDS))

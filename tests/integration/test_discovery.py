@@ -23,6 +23,7 @@ from runspan.pipeline.assembly import Pipeline
 from runspan.pipeline.discovery import Discovery
 from runspan.pipeline.sweep import Found
 from runspan.sources.base import Listed, Page, Scope, Window
+from runspan.sources.runtype import Runtype
 from tests.ledgers import SECOND, START_NS, Clock
 from tests.pipelines import HOUR, Bench, position_ns, row_of, states, until
 
@@ -511,6 +512,7 @@ class TestLongLists:
             looking = asyncio.create_task(discovery(line_up).poll())
             await until(lambda: first in states(line_up.ledger))
             [later] = bench.add(runs("runtype", [30], agent=BO, key="later"))
+            clock.advance(60)
             await until(lambda: later in states(line_up.ledger))
             assert not looking.done()
             looking.cancel()
@@ -526,6 +528,34 @@ class TestLongLists:
                 *ids[2:18:3],
             ]
 
+    @pytest.mark.parametrize("look", ["poll", "look_back"])
+    async def test_lists_of_different_lengths_are_read_once_each(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, look: str
+    ):
+        monkeypatch.setattr("runspan.pipeline.sweep.PAGES_A_TURN", 2)
+        bench.world.add_agent("runtype", BO)
+        ids = bench.add(runs("runtype", [60 * n for n in range(1, 13)], agent=ADA))  # four pages, two turns
+        ids += bench.add(runs("runtype", [60 * n for n in range(1, 16)], agent=BO, key="bo"))  # five pages, three turns
+        async with bench.pipeline(bench.source("runtype")) as line_up:
+            monkeypatch.setattr(Runtype, "pages_shift", False)
+            await getattr(discovery(line_up), look)()
+            assert set(states(line_up.ledger)) == set(ids)
+            assert len(bench.simulator.asked("runtype", "executions")) == 4 + 5
+
+    async def test_a_list_that_breaks_off_behind_its_first_turn_is_complained_of_once(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("runspan.pipeline.sweep.PAGES_A_TURN", 2)
+        ids = bench.add(runs("casedev", [60 * n for n in range(1, 12)]))
+        cut_short = {"runs": [], "hasMore": True, "nextCursor": None}
+        bench.simulator.fault("casedev", f"cursor={ids[8]}", Reply(200, json.dumps(cut_short)))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            looking = discovery(line_up)
+            with capture_logs() as logs:
+                for _ in range(3):
+                    assert (await looking.poll()).failures
+        assert len([entry for entry in logs if entry["action"] == "list_broken_off"]) == 1
+
     async def test_a_list_that_was_put_back_between_two_turns_is_read_from_there(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ):
@@ -534,16 +564,19 @@ class TestLongLists:
         bench.add(runs("casedev", [60 * n for n in range(1, 20)]))
         async with bench.pipeline(bench.source("casedev", start="2h")) as line_up:
             looking, ledger, [line] = discovery(line_up), line_up.ledger, line_up.lines
-            await looking._give_turns(POLL, Found())
+            await looking._give_turns(POLL, None, Found())
             assert ledger.rewind(line.account, latest_ns=START_NS - 3 * HOUR, start_ns=START_NS - 4 * HOUR) == 1
             [old] = bench.add(runs("casedev", [3 * 3600 + 60], key="old"))
             await looking.poll()
             assert old in states(ledger)
 
+    @pytest.mark.parametrize("fails", [False, True], ids=["in one go", "with a failure before its last page"])
     async def test_what_deletions_push_past_the_edge_of_a_page_is_found_by_reading_again(
-        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, fails: bool
     ):
         """In a list that is paged by number, over a stretch that no slow sweep reads."""
+        if fails:
+            bench.simulator.fault("flowyble", "page=8", html(502), times=1)
         bench.world.add_agent("flowyble", ADA)
         bench.simulator.platforms["flowyble"].list_shape = ListShape()
         ids = bench.add(
@@ -562,11 +595,15 @@ class TestLongLists:
                 return answer
 
             monkeypatch.setattr(source, "page", and_then_one_is_deleted)
-            await discovery(line_up).poll()
+            looking = discovery(line_up)
+            assert len((await looking.poll()).failures) == fails
+            if fails:
+                await looking.look_back()
+                await looking.poll()
             assert {*ids} - {*ids[1:5]} <= set(states(line_up.ledger))
             assert at(line_up, ADA.agent_id) == START_NS - HOUR
             asked = len(bench.simulator.asked("flowyble"))
-            await discovery(line_up).poll()
+            await looking.poll()
             assert len(bench.simulator.asked("flowyble")) == asked + 2, "what is read every day is read once"
 
 

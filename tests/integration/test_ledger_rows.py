@@ -192,14 +192,14 @@ class TestSweeps:
             assert sweep is not None
             assert sweep.position_ns == position_ns
 
-    def test_a_slow_pass_moves_it_only_where_it_leaves_no_gap(self, ledger: Ledger) -> None:
+    def test_a_slow_pass_moves_none(self, ledger: Ledger) -> None:
+        """A poll may be under way that has seen what the other has not, and has to be made again."""
         self.begin(ledger)
-        for start_ns, position_ns in [(START_NS - DAY + 1, START_NS - DAY), (START_NS - DAY, START_NS - 1)]:
-            self.begin(ledger, "slow", start_ns)
-            ledger.note_page(ACCOUNT, "", "slow", [], cursor=None, high_ns=START_NS - 1)
-            poll = ledger.sweep(ACCOUNT, "", "poll")
-            assert poll is not None
-            assert poll.position_ns == position_ns
+        self.begin(ledger, "slow")
+        ledger.note_page(ACCOUNT, "", "slow", [], cursor=None, high_ns=START_NS - 1)
+        poll = ledger.sweep(ACCOUNT, "", "poll")
+        assert poll is not None
+        assert poll.position_ns == START_NS - DAY
 
     def test_a_job_moves_no_position(self, ledger: Ledger) -> None:
         self.begin(ledger)

@@ -488,6 +488,21 @@ class TestSources:
                 assert line.failing is line.fetching
                 assert line.listing.paused_seconds == 0
 
+    async def test_a_run_that_is_always_answered_with_429_is_asked_for_ever_more_rarely(
+        self, bench: Bench, clock: Clock
+    ):
+        bad, *good = bench.add(ended(4))
+        bench.simulator.fault("casedev", f"{bad}/details", Reply(429, headers={"retry-after": "0"}))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            await poll(line_up)
+            async with working(line_up):
+                begun_ns = clock.ns
+                await pass_time(line_up, clock, 5, lambda: clock.ns - begun_ns > HOUR)
+            assert bench.exported == Counter(good)
+            assert 8 <= bench.details_asked()[bad] <= 16
+            row = row_of(line_up.ledger, bad)
+            assert (row.state, row.attempts) == (DUE, 0)
+
     async def test_a_pause_that_a_platform_asked_for_is_no_fault_of_a_run(self, bench: Bench, clock: Clock):
         bench.add(ended(3))
         busy = bench.simulator.fault("casedev", "/details", Reply(429, headers={"retry-after": "3600"}))

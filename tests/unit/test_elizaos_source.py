@@ -129,6 +129,20 @@ async def test_a_server_that_always_says_there_is_more_is_not_halved_for_ever(ro
     assert len(client.asked) < 50
 
 
+async def test_one_stretch_that_is_empty_for_once_though_it_says_more_costs_no_other() -> None:
+    server = Server([(f"r{n}", "completed", T0_MS * 1000 + n * 1_000_000) for n in range(300)])
+    glitches = iter([{"success": True, "data": {"runs": [], "hasMore": True}}])
+
+    def answer(path: str, params: dict[str, Any]) -> Any:
+        document = server(path, params)
+        return document if document["data"]["hasMore"] else next(glitches, document)
+
+    elizaos, _ = source(answer)
+    found, problems = await sweep(elizaos, Window((T0_MS - 1000) * MS_NS))
+    assert len(found) == 300
+    assert problems == []
+
+
 async def test_an_answer_that_says_it_failed_is_no_empty_list() -> None:
     failed = {"success": False, "data": {"agents": [], "runs": [], "hasMore": False}}
     elizaos, _ = source(lambda path, params: failed)

@@ -150,6 +150,44 @@ async def test_an_empty_page_with_a_cursor_is_not_the_end() -> None:
     assert found(await sweep(flowyble)) == ["r1"]
 
 
+async def test_a_page_of_rows_that_tell_no_run_is_not_the_end() -> None:
+    pages = {1: [row(4), row(3)], 2: [{"name": "x"}, {"name": "y"}], 3: [row(2)]}
+    for pagination, number in (("page", lambda params: params["page"]), ("offset", lambda p: p["offset"] // 2 + 1)):
+        flowyble, _ = listing(
+            lambda _, params, number=number: {"items": pages.get(number(params), [])}, pagination=pagination
+        )
+        assert sorted({*found(await sweep(flowyble))}) == ["r2", "r3", "r4"]
+
+
+async def test_a_page_that_is_not_there_is_behind_the_last_one() -> None:
+    """So do some that count pages."""
+    pages = {1: [row(4), row(3)], 2: [row(2)]}
+    flowyble, client = listing(
+        lambda _, params: {"items": pages[params["page"]]} if params["page"] < 3 else RunGone("404")
+    )
+    assert found(await sweep(flowyble)) == ["r4", "r3", "r2"]
+    assert len(client.asked) == 3
+
+
+async def test_a_list_that_says_whether_there_is_more_is_asked_for_no_page_behind_it() -> None:
+    pages = {1: [row(4), row(3)], 2: [row(2), row(1)]}
+    flowyble, client = listing(
+        lambda _, params: {"items": pages[params["page"]], "pagination": {"hasMore": params["page"] < 2}}
+    )
+    assert found(await sweep(flowyble)) == ["r4", "r3", "r2", "r1"]
+    assert len(client.asked) == 2
+
+
+async def test_a_list_that_was_there_is_asked_for_again_where_it_is_not() -> None:
+    answers: list[Any] = [{"items": [row(1)]}, RunGone("404"), {"items": [row(1)]}]
+    flowyble, _ = listing(lambda *_: answers.pop(0), page_size=2)
+    await flowyble.page(SCOPE, Window(1), None)
+    with pytest.raises(SourceUnavailable):
+        await flowyble.page(SCOPE, Window(1), None)
+    assert flowyble.lists
+    assert (await flowyble.page(SCOPE, Window(1), None)).rows
+
+
 async def test_pages_may_be_counted_from_0() -> None:
     """Else the first page would be the second one, without a word."""
     pages = {0: [row(2)], 1: [row(1)]}

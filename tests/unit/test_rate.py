@@ -211,7 +211,7 @@ async def test_refusals_together_slow_down_once_and_at_most_so_far(hands: Hands)
     for _ in range(10):
         hands.ns += 1
         assert not one.refused(hands.ns), "it is slow already"
-    assert one.spacing_ns == 32 * SECOND
+    assert one.spacing_ns == 8 * SECOND
     for _ in range(200):
         one.welcomed()
     assert one.spacing_ns == SECOND

@@ -114,6 +114,44 @@ class TestTheEnd:
         assert (set(seen), fault) == (set(platform.rows[:size]), "pages that it promises are empty")
         assert len(platform.asked) <= 1 + DOUBTS
 
+    @pytest.mark.parametrize("matching", [[], [0], [1], [3]])
+    def test_a_platform_that_filters_what_it_has_paged_is_believed(self, matching: list[int]) -> None:
+        """It pages all it has, and shows of each page what was asked for."""
+        asked = 0
+
+        def page(cursor: str | None, size: int) -> Answer:
+            nonlocal asked
+            asked += 1
+            number = int(cursor or 0)
+            rows = [Shown(f"run-{number}")] if number in matching else []
+            return rows, str(number + 1) if number < 3 else None, number < 3
+
+        assert walked(page) == ([f"run-{number}" for number in matching], None)
+        assert asked == 4
+
+    def test_an_empty_page_that_names_its_own_cursor_is_the_end(self) -> None:
+        """There it is to be asked again for what comes."""
+        platform = Platform([f"run-{number}" for number in range(7)])
+
+        def page(cursor: str | None, size: int) -> Answer:
+            rows, _, _ = platform.page(cursor, size)
+            return rows, rows[-1].id if rows else cursor, None
+
+        seen, fault = walked(page)
+        assert (set(seen), fault) == (set(platform.rows), None)
+
+    def test_one_empty_answer_behind_a_short_page_does_not_make_all_others_short(self) -> None:
+        platform = Platform([f"run-{number}" for number in range(300)])
+
+        def page(cursor: str | None, size: int) -> Answer:
+            first = 1 if cursor is None else size
+            answer = platform.page(cursor, first)
+            return ([], None, False) if len(platform.asked) == 2 else answer
+
+        seen, fault = walked(page, size=50)
+        assert (set(seen), fault) == (set(platform.rows), None)
+        assert len(platform.asked) < 15
+
     def test_more_and_no_word_where_is_a_fault(self) -> None:
         assert walked(lambda *_: ([Shown("a")], None, True))[1] == "it says that there is more, and not where"
 

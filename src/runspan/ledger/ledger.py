@@ -178,21 +178,20 @@ class Ledger:
         *,
         cursor: Json | None,
         high_ns: int | None,
-        complete: bool = True,
+        is_complete: Callable[[Noted], bool] = lambda noted: True,
         job: str | None = None,
         force: bool = False,
     ) -> Noted:
         """Store a page's rows together with where the sweep stands after it.
 
-        `high_ns` is the latest time on the list's axis that the page has shown. Without a cursor the pass is over; one
-        that is then `complete`, of the kind `poll` or `slow`, moves the poll's position up to the latest time that it
-        has seen, unless it began after the position, or that time is still to come. A job moves no position. With
-        `force` the job makes rows due again that were exported before it. Raises LookupError where the sweep was never
-        begun.
+        `high_ns` is the latest time on the list's axis that the page has shown. Without a cursor the pass is over. A
+        `poll` that then `is_complete` (asked at each page, with what noting it came to) moves its position up to the
+        latest time that it has seen, unless that is still to come. No other kind has a position. With `force` a job
+        makes rows due again that were exported before it. Raises LookupError where the sweep was never begun.
         """
         with self._store.write() as connection:
             noted = self._note(connection, new_rows, job, force=force)
-            complete = complete and cursor is None
+            complete = is_complete(noted) and cursor is None
             positions.note_page(
                 connection, self._now(), account, scope, kind, cursor=cursor, high_ns=high_ns, complete=complete
             )

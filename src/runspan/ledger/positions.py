@@ -68,7 +68,7 @@ def note_page(
     high_ns: int | None,
     complete: bool,
 ) -> None:
-    """Store where the sweep stands after a page; a complete pass may move the position."""
+    """Store where the sweep stands after a page; a complete poll may move the position."""
     stood = sweep(connection, account, scope, kind)
     if stood is None:
         raise LookupError(f"sweep {kind} of scope {scope!r} was never begun")
@@ -77,20 +77,10 @@ def note_page(
     changes: dict[str, Any] = {"cursor": cursor, "high_ns": high_ns}
     if complete:
         changes["finished_ns"] = now_ns
-    connection.execute(update(sweeps).where(_at(account, scope, kind)).values(changes))
-    if complete and high_ns is not None and kind in (POLL, SLOW):
+    if complete and high_ns is not None and kind == POLL:
         # One row dated into the future must not carry the position past runs that are still to come.
-        _advance(connection, account, scope, stood.window_start_ns, min(high_ns, now_ns))
-
-
-def _advance(connection: Connection, account: Account, scope: str, window_start_ns: int | None, to_ns: int) -> None:
-    poll = sweep(connection, account, scope, POLL)
-    if poll is None or (poll.position_ns is not None and poll.position_ns >= to_ns):
-        return
-    if poll.position_ns is not None and window_start_ns is not None and window_start_ns > poll.position_ns:
-        # The pass began after the position (a slow sweep following a long stop): what lies between is still unread.
-        return
-    connection.execute(update(sweeps).where(_at(account, scope, POLL)).values(position_ns=to_ns))
+        changes["position_ns"] = max(min(high_ns, now_ns), stood.position_ns or 0)
+    connection.execute(update(sweeps).where(_at(account, scope, kind)).values(changes))
 
 
 def rewind(connection: Connection, account: Account, *, latest_ns: int, start_ns: int) -> int:

@@ -140,7 +140,8 @@ def note(
         connection.execute(sqlite.insert(runs).on_conflict_do_nothing(), inserts)
     if updates:
         connection.execute(update(runs).where(KEY).values({name: param(name) for name in _CHANGEABLE}), updates)
-    noted = Noted(len(inserts), became_due, len(unique) - len(inserts) - became_due)
+    new_ids = frozenset(str(insert["run_id"]) for insert in inserts)
+    noted = Noted(len(inserts), became_due, len(unique) - len(inserts) - became_due, new_ids)
     return noted, Listed(len(inserts) + listed, known)
 
 

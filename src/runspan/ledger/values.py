@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from runspan.model import ENDED, Json, RunRef, RunStatus
@@ -70,6 +70,7 @@ class Noted:
     became_due: int = 0
     """Open or expired before; now ended, or to be skipped."""
     known: int = 0
+    new_ids: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

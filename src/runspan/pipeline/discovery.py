@@ -6,7 +6,7 @@ position moves only when a sweep is complete; it says that every run the platfor
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -54,15 +54,18 @@ class Discovery:
         return await self._look(SLOW)
 
     async def _look(self, kind: str) -> Found:
-        found, goes_on = Found(), True
-        while goes_on:
-            goes_on = self._line.source.lists and await self._give_turns(kind, found)
+        found, wanted_keys = Found(), None
+        while wanted_keys is None or wanted_keys:
+            wanted_keys = await self._give_turns(kind, wanted_keys, found) if self._line.source.lists else ()
             if kind == POLL:
                 await self._settle_open()
         return found
 
-    async def _give_turns(self, kind: str, found: Found) -> bool:
-        """Read every list on by a turn; gives whether one of them has more to be read."""
+    async def _give_turns(self, kind: str, keys: Collection[str] | None, found: Found) -> Collection[str]:
+        """Read the lists of these scopes (None: of all) on by a turn; gives those of which there is more to read.
+
+        While a poll waits for long lists, the others are polled again when it is time.
+        """
         line = self._line
         listed_ns, new, became_due = self._now(), found.new, found.became_due
         start_ns = line.config.start.instant_ns(listed_ns)
@@ -70,13 +73,16 @@ class Discovery:
         scopes = await line.source.scopes()
         self._hear(AGENTS, scopes.broken_off, found)
         # All begin before the first is read: under a small rate the last one's turn may be minutes after that.
-        passes = [await self._ready(scope, kind, start_ns, listed_ns) for scope in wanted(scopes, line)]
+        turns = [s for s in wanted(scopes, line) if keys is None or s.key in keys or self._is_time(kind, s, listed_ns)]
+        passes = [await self._ready(scope, kind, start_ns, listed_ns) for scope in turns]
         answered, failed = not passes, None
         for its in passes:
             pages_before = found.pages
             try:
-                self._hear(its.scope.key, await its.turn(self._now, found), found)
+                broken_off = await its.turn(self._now, found)
                 answered = True
+                if its.is_over:
+                    self._hear(its.scope.key, broken_off, found)
             except LedgerUnusable:
                 raise
             except RunGone as error:
@@ -96,7 +102,13 @@ class Discovery:
         if new or became_due:
             log.info("runs found", action="runs_found", source=line.name, new=new, became_due=became_due)
             line.wake.set()
-        return any(not its.is_over or its.is_again for its in passes)
+        left = [its.scope.key for its in passes if not its.is_over or its.is_again]
+        return [key for key in left if keys is None or key in keys]
+
+    def _is_time(self, kind: str, scope: Scope, now_ns: int) -> bool:
+        """Whether a poll of this scope is due again."""
+        last = self._passes.get((kind, scope.key))
+        return kind == POLL and (last is None or now_ns - last.begun_ns >= nanoseconds(self._line.config.poll_every))
 
     def _hear(self, scope: str, broken_off: str | None, found: Found) -> None:
         """A list was read as far as it goes, and says why it does not go further."""

@@ -16,7 +16,7 @@ from runspan.model import Json, Locator
 from runspan.pipeline.discovery import AGENTS, as_unavailable, wanted
 from runspan.pipeline.line import Health, Line
 from runspan.pipeline.request import Request
-from runspan.pipeline.sweep import PASSES_AT_MOST, pages, report_problems, rows_of, rows_of_ids
+from runspan.pipeline.sweep import Doubt, pages, report_problems, rows_of, rows_of_ids
 from runspan.quantities import nanoseconds
 from runspan.sources.base import Listed, Page, Scope, Window
 
@@ -131,30 +131,28 @@ class JobList:
         )
 
     async def _read_list(self, scope: Scope, kind: str, window: Window, cursor: Json | None) -> None:
-        """Read a list to its end; again where it may have pushed runs past the edge of a page unseen, as deletions do
-        where a list is paged by number."""
-        for number in range(1, PASSES_AT_MOST + 1):
-            is_last = number == PASSES_AT_MOST
-            if not await self._make_pass(scope, kind, window, cursor, is_last=is_last):
-                return
-            cursor = None
+        """Read a list to its end, and again where `Doubt` says so."""
+        number, remains = 1, True
+        while remains:
+            older_ns = self._now() - nanoseconds(self._line.config.overlap)
+            doubt = Doubt(self._line.source, older_ns, number=number, goes_on=cursor is not None)
+            remains = await self._make_pass(scope, kind, window, cursor, doubt)
+            cursor, number = None, number + 1
 
-    async def _make_pass(self, scope: Scope, kind: str, window: Window, cursor: Json | None, *, is_last: bool) -> bool:
-        """One pass over a list; gives whether it is to be followed by another."""
-        line, read, new, said = self._line, 0, 0, self._said.setdefault(scope.key, set())
+    async def _make_pass(self, scope: Scope, kind: str, window: Window, cursor: Json | None, doubt: Doubt) -> bool:
+        """One pass over a list; gives whether it is to be made again."""
+        line, said = self._line, self._said.setdefault(scope.key, set())
 
         async def ask(cursor: Json | None) -> Page:
             return await self._patiently(lambda: line.source.page(scope, window, cursor))
 
         async for page in pages(ask, cursor):
-            read += 1
             self.problems += report_problems(page, line.name, scope, said)
             listed = [row for row in page.rows if belongs(row, window)]
             room = await asyncio.to_thread(self._room)
             full = room is not None and len(listed) >= room
             rows = [self._at_once(row) for row in rows_of(listed[:room], line, self._now(), scope)]
-            again = page.cursor is None and not (page.broken_off or full or is_last) and read > 1 and new > 0
-            noted = await asyncio.to_thread(
+            await asyncio.to_thread(
                 self._ledger.note_page,
                 line.account,
                 scope.key,
@@ -162,18 +160,15 @@ class JobList:
                 await self._without_known(rows),
                 cursor=None if full else page.cursor,
                 high_ns=None,
-                complete=full or not (page.broken_off or again),
+                is_complete=lambda noted, page=page, full=full: full or doubt.is_over(page, noted),
                 job=self._job.id,
                 force=self._request.force,
             )
-            new += noted.new
-            if again:
-                return True
             if full:
                 return False
             if page.broken_off:
                 self._unread(scope.key, page.broken_off)
-        return False
+        return doubt.remains
 
     def _room(self) -> int | None:
         """How many more runs `limit` allows."""

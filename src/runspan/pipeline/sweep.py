@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from runspan.errors import RunGone, RunUnreadable, SourceBusy, SourceRefused, SourceUnavailable
-from runspan.ledger import POLL, UNWANTED, Ledger, NewRow, Noted, RowState, Sweep
+from runspan.ledger import UNWANTED, Ledger, NewRow, Noted, RowState, Sweep
 from runspan.model import Json, Locator, RunRef
 from runspan.pipeline import standing
 from runspan.pipeline.line import Line
 from runspan.quantities import nanoseconds
-from runspan.sources.base import Listed, Page, Scope, Window
+from runspan.sources.base import Listed, Page, Scope, Source, Window
 
 log = structlog.get_logger()
 
@@ -44,6 +44,34 @@ class Found:
         self.became_due += noted.became_due
 
 
+class Doubt:
+    """Whether a pass over a list is to be made again, since it may have pushed runs past the edge of a page unseen.
+
+    So deletions do where a list is paged by position. A pass of several pages that came upon a run that is new, and was
+    created `before_ns`, is not the last one; nor is one that goes on after a stop, of whose beginning nothing is known.
+    `number`: how many passes over this stretch there have been, with this one.
+    """
+
+    def __init__(self, source: Source, before_ns: int, *, number: int, goes_on: bool) -> None:
+        self._applies = source.pages_shift and number < PASSES_AT_MOST
+        self._before_ns = before_ns
+        self._pages = 1 if goes_on else 0
+        self._found_old = goes_on
+        self.remains = False
+        """The list has been read to its end, and is to be read once more."""
+
+    def is_over(self, page: Page, noted: Noted) -> bool:
+        """Count a page in; gives whether it was the list's last, and nothing is left to doubt."""
+        self._pages += 1
+        self._found_old |= any(self._is_old(row) and row.run_id in noted.new_ids for row in page.rows)
+        is_end = page.cursor is None and page.broken_off is None
+        self.remains = is_end and self._applies and self._pages > 1 and self._found_old
+        return is_end and not self.remains
+
+    def _is_old(self, row: Listed) -> bool:
+        return row.time_ns is None or row.time_ns <= self._before_ns
+
+
 class Pass:
     """One pass over the list of a scope, from where its `sweep` stands in the ledger.
 
@@ -69,8 +97,6 @@ class Pass:
         self.number = number
         self.is_over = False
         """Nothing is left of its list; or it has failed, and another pass goes on from its cursor."""
-        self.is_again = False
-        """Its stretch is to be read once more."""
         self._line = line
         self._ledger = ledger
         self._sweep = sweep
@@ -78,7 +104,13 @@ class Pass:
         self._pages = pages(lambda cursor: line.source.page(scope, window, cursor), sweep.cursor)
         self._said = said
         self._read = 0
-        self._found_old = False
+        older_ns = begun_ns - nanoseconds(line.config.overlap)
+        self._doubt = Doubt(line.source, older_ns, number=number, goes_on=sweep.cursor is not None)
+
+    @property
+    def is_again(self) -> bool:
+        """Whether its stretch is to be read once more."""
+        return self._doubt.remains
 
     def goes_on_from(self, sweep: Sweep) -> bool:
         """Whether this pass stands where the ledger says: another process may have read on, or put it back."""
@@ -93,12 +125,10 @@ class Pass:
         self.is_over = True  # unless we come to the end of our turn
         async for page in self._pages:
             self._read += 1
-            self.is_again = page.cursor is None and self._is_doubtful()
             noted = await self._note(page, now())
             found.add(page, noted)
             report_problems(page, self._line.name, self.scope, self._said)
             self._cursor = page.cursor
-            self._found_old |= noted.new > 0 and any(self._is_old(row) for row in page.rows)
             if page.broken_off:
                 return page.broken_off
             if self._read % PAGES_A_TURN == 0 and page.cursor is not None:
@@ -118,19 +148,8 @@ class Pass:
             rows_of(page.rows, self._line, now_ns, self.scope),
             cursor=page.cursor,
             high_ns=max(times_ns, default=None),
-            complete=page.broken_off is None and not self.is_again,
+            is_complete=lambda noted: self._doubt.is_over(page, noted),
         )
-
-    def _is_doubtful(self) -> bool:
-        """Whether rows may have been pushed past the edge of a page unseen, as deletions do where a list is paged by
-        number; of what the next slow sweep reads it need not be asked."""
-        window_start_ns, lookback = self._sweep.window_start_ns, self._line.config.lookback
-        is_long = window_start_ns is not None and window_start_ns < self.begun_ns - nanoseconds(lookback)
-        is_poll = self._sweep.kind == POLL
-        return is_poll and is_long and self._read > 1 and self._found_old and self.number < PASSES_AT_MOST
-
-    def _is_old(self, row: Listed) -> bool:
-        return row.time_ns is not None and row.time_ns <= self.begun_ns - nanoseconds(self._line.config.overlap)
 
 
 async def pages(read: Callable[[Json | None], Awaitable[Page]], cursor: Json | None) -> AsyncIterator[Page]:

@@ -79,7 +79,8 @@ class Witnesses:
         and it is left alone for a while.
         """
         others_come = await self._come(asked)
-        if not others_come and (self._known or not isinstance(error, RunGone)):
+        is_answer = isinstance(error, RunGone | RunUnreadable)
+        if not others_come and (self._known or not is_answer):
             self._line.fetching.failed(_as_unavailable(error))
         # Of a run that is not there, one other that comes says enough. For the rest, what comes only now may tell no
         # more than that an outage has just ended.

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -70,6 +71,8 @@ class Work:
         """Of them, those of runs that have not ended: these wait for their half of the rate, and hold up no others."""
         self._error: BaseException | None = None
         self._witnesses = Witnesses(line, ledger)
+        self._busy: Counter[str] = Counter()
+        """How often a run was answered with 429. Such attempts do not count against it, but it is asked more rarely."""
         self._stopping = False
 
     def stop(self) -> None:
@@ -209,13 +212,15 @@ class Work:
             raise
         except SourceBusy as error:
             line.fetching.failed(error)
-            due_ns = standing.retry_at(self._now(), claim.attempts, error.retry_after_seconds)
+            self._busy[claim.ref.run_id] += 1
+            due_ns = standing.retry_at(self._now(), self._busy[claim.ref.run_id] - 1, error.retry_after_seconds)
             return Finished(claim.ref, claim.state, reason=str(error), due_ns=due_ns)
         except (SourceUnavailable, RunGone, RunUnreadable) as error:
             return await self._failed(claim, error, seen)
         except Exception as error:
             return self._unmappable(claim, error)
         self._witnesses.came(claim.ref)
+        self._busy.pop(claim.ref.run_id, None)
         try:
             return self._mapped(claim, run)
         except Exception as error:

@@ -104,6 +104,11 @@ class Source(ABC):
         """Whether runs can be listed; if not, ids come from a file or standard input."""
         return True
 
+    @property
+    def pages_shift(self) -> bool:
+        """Whether rows move from page to page where others are deleted: so it is where a list is paged by position."""
+        return False
+
     async def scopes(self) -> Scopes:
         """Every scope there is now. Raises SourceUnavailable."""
         return Scopes((Scope(),))

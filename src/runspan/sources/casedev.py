@@ -18,10 +18,12 @@ from runspan.sources.casedev_run import StepTime, read_run, status_of
 from runspan.sources.client import Client
 from runspan.sources.fields import Fields
 from runspan.sources.names import AgentNames
-from runspan.sources.walk import AGENT_PAGES, Shown, Walk, shown
+from runspan.sources.walk import Shown, Walk, shown
 
 PAGE_SIZE = 250
 """The most that the list gives at once."""
+NAMED_PAGES = 40
+"""Of the list of agents, which tells no more than their names: all that need one wait for it."""
 EVER = Window(0)
 OPEN_STATUSES = ("queued", "running")
 """In the order in which a run passes them: one that moves on between two questions is in both answers, not in none."""
@@ -136,7 +138,7 @@ class CaseDev(Source):
             answer = Fields(unwrapped(document), [])
             some = [Scope(key, row.text("name")) for row in answer.children("agents") if (key := row.identifier("id"))]
             agents += some
-            walk, fault = following(walk, answer, [Shown(agent.key) for agent in some], EVER, most_pages=AGENT_PAGES)
+            walk, fault = following(walk, answer, [Shown(agent.key) for agent in some], EVER, most_pages=NAMED_PAGES)
         return Scopes(tuple(agents), f"{where} breaks off, {fault}" if fault else None)
 
 

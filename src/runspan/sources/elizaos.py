@@ -21,6 +21,8 @@ from runspan.sources.names import AgentNames
 
 LIST_LIMIT = 100
 """The largest the server accepts."""
+MOST_DOUBTED = 3
+"""A server of which so many stretches say that there is more, and show nothing, says so of all."""
 FAR_AHEAD_MS = 4_102_444_800_000
 """The start of 2100: later than any row, and still a date that the server's database can parse."""
 
@@ -76,9 +78,12 @@ class ElizaOS(Source):
         items = rows_of(answer, "runs", where)
         rows = {row.run_id: row for item in items if (row := listed(item, scope, self.config))}
         has_more, fault = answer.boolean("hasMore"), None
-        if has_more and not items:
-            # Half of an empty stretch would be as empty, and say the same.
+        doubted = sum(other.doubted for other in rest)
+        if has_more and not items and (stretch.doubted or doubted >= MOST_DOUBTED):
             rest, fault = [], "it says that there is more, and shows nothing"
+        elif has_more and not items:
+            # Half of an empty stretch would be as empty. It is asked for again when all the others are read.
+            rest = [*rest, stretch._replace(doubted=True)]
         elif has_more or (has_more is None and len(items) >= self._page_size.rows):
             if halves := _halves(stretch, list(rows.values())):
                 rest = [*halves, *rest]
@@ -174,6 +179,8 @@ class ElizaOS(Source):
 class _Stretch(NamedTuple):
     start_ms: int
     end_ms: int
+    doubted: bool = False
+    """It said that there is more, and showed nothing."""
 
 
 def listed(row: Fields, scope: Scope, config: ElizaOSConfig) -> Listed | None:
@@ -205,7 +212,7 @@ def listed(row: Fields, scope: Scope, config: ElizaOSConfig) -> Listed | None:
 
 def _stretches(window: Window, cursor: Json | None) -> list[_Stretch]:
     if cursor is not None:
-        return [_Stretch(*left) for left in cast("list[list[int]]", cursor)]
+        return [_Stretch(*left) for left in cast("list[tuple[int, int, bool]]", cursor)]
     end_ms = FAR_AHEAD_MS if window.end_ns is None else -(-window.end_ns // MS_NS)
     start_ms = max(1, window.start_ns // MS_NS)
     return [_Stretch(start_ms, max(end_ms, start_ms))]
@@ -217,7 +224,7 @@ def _halves(stretch: _Stretch, rows: Sequence[Listed]) -> tuple[_Stretch, _Stret
     They share an edge: the server writes microseconds and compares with milliseconds, so a row may lie between two.
     Halved is what lies before the newest row seen, since most of a stretch up to 2100 is empty.
     """
-    start_ms, end_ms = stretch
+    start_ms, end_ms, _ = stretch
     if end_ms - start_ms <= 1:
         return None
     newest_ms = max((row.time_ns // MS_NS for row in rows if row.time_ns is not None), default=end_ms)

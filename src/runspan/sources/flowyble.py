@@ -72,6 +72,8 @@ class Flowyble(Source):
         super().__init__(config, http)
         keys = runlist.scope_keys(self.config.list, config.agents) if self.config.list else ()
         self._scopes = [Scope(key) for key in keys]
+        self._answered: set[str] = set()
+        """The scopes whose list has been there."""
 
     @staticmethod
     def auth_headers(api_key: str | None) -> dict[str, str]:
@@ -82,6 +84,11 @@ class Flowyble(Source):
     def lists(self) -> bool:
         """Whether a list is configured and there."""
         return bool(self._scopes)
+
+    @property
+    def pages_shift(self) -> bool:
+        """Whatever its list is paged by, nobody says what its cursors hold."""
+        return True
 
     async def scopes(self) -> Scopes:
         """The configured agents, or one scope for a list of them all."""
@@ -94,28 +101,38 @@ class Flowyble(Source):
         """
         config = self.config.list
         assert config is not None
+        where = f"source {self.config.name}: {config.path}"
         try:
             document = await self.http.get_json(runlist.segments(config, scope.key), runlist.params(config, cursor))
         except AnswerTooLarge as error:
             raise SourceUnavailable(f"{error}: lower list.page_size") from None
         except (RunGone, RunUnreadable) as error:
-            if cursor is not None:
+            if cursor is None:
+                raise self._without_list(scope, error) from None
+            if not (isinstance(error, RunGone) and config.pagination == "page"):
                 raise
-            self._scopes = [other for other in self._scopes if other != scope]
-            raise RunGone(
-                f"{error}: there is no such list, so it is not asked for again; mend list.path of source "
-                f"{self.config.name}, or give run ids by --ids-file"
-            ) from None
-        where = f"source {self.config.name}: {config.path}"
+            onward, fault = runlist.beyond(cursor)
+            return Page((), onward, broken_off=f"{where} breaks off, {fault}" if fault else None)
+        self._answered.add(scope.key)
         answer = runlist.Answer.of(document, config.items_path, where)
         items = rows_of(answer.envelope, answer.key, where)
         rows = [listed for item in items if (listed := read_listed(item, config, scope)) is not None]
-        onward, fault = runlist.onward(config, cursor, answer, rows, window)
+        onward, fault = runlist.onward(config, cursor, answer, rows, len(items), window)
         return Page(
             tuple(row for row in rows if window.holds(row.time_ns)),
             onward,
             tuple(answer.problems),
             broken_off=f"{where} breaks off, {fault}" if fault else None,
+        )
+
+    def _without_list(self, scope: Scope, error: RunGone | RunUnreadable) -> RunGone | SourceUnavailable:
+        """What it means that a list is not there: if it ever was, that it is there again later."""
+        if scope.key in self._answered:
+            return SourceUnavailable(f"{error}; asking again later")
+        self._scopes = [other for other in self._scopes if other != scope]
+        return RunGone(
+            f"{error}: there is no such list, so it is not asked for again; mend list.path of source "
+            f"{self.config.name}, or give run ids by --ids-file"
         )
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:

@@ -73,10 +73,9 @@ class Answer:
         """Where the list goes on, and whether it does, by its own account: `nextCursor` and `hasMore`, which stand
         beside the rows, around them or in `pagination`."""
         places = (self.envelope, self.root, self.envelope.child("pagination"), self.root.child("pagination"))
-        for fields in places:
-            if token := fields.identifier("nextCursor"):
-                return token, fields.boolean("hasMore")
-        return None, any(fields.boolean("hasMore") for fields in places)
+        tokens = (fields.identifier("nextCursor") for fields in places)
+        words = (fields.boolean("hasMore") for fields in places)
+        return next(filter(None, tokens), None), next((more for more in words if more is not None), None)
 
 
 def scope_keys(config: ListConfig, agents: Sequence[str]) -> tuple[str, ...]:
@@ -102,19 +101,25 @@ def params(config: ListConfig, cursor: Json | None) -> dict[str, str | int | Non
 
 
 def onward(
-    config: ListConfig, cursor: Json | None, answer: Answer, rows: Sequence[Listed], window: Window
+    config: ListConfig, cursor: Json | None, answer: Answer, rows: Sequence[Listed], count: int, window: Window
 ) -> tuple[Json | None, str | None]:
-    """The cursor behind a page of `rows`, or why the list breaks off; neither at its end, and before the window."""
+    """The cursor behind a page of `count` rows, of which `rows` could be read, or why the list breaks off; neither at
+    its end, and before the window."""
     walk, page = Walk.resumed(cursor), shown(rows)
     if config.order == "desc" and walk.has_left(window, page):
         return None, None
-    if config.pagination == "cursor":
-        onward, fault = walk.behind(page, *answer.next_cursor())
-    else:
-        # Rows that could not be read still take a place; an offset that falls back only reads some rows twice.
-        following = _number(config, walk) + (1 if config.pagination == "page" else len(rows))
-        is_full = len(rows) >= config.page_size
-        onward, fault = walk.behind(page, str(following) if rows else None, None, promises=is_full)
+    token, more = answer.next_cursor()
+    if config.pagination != "cursor":
+        # An offset that falls back only reads some rows twice.
+        following = _number(config, walk) + (1 if config.pagination == "page" else count)
+        token, more = str(following) if count else None, more if count else None
+    onward, fault = walk.behind(page, token, more, promises=count >= config.page_size)
+    return onward.state if onward else None, fault
+
+
+def beyond(cursor: Json) -> tuple[Json | None, str | None]:
+    """As `onward`, where there is no such page: so some say that the one before was the last."""
+    onward, fault = Walk.resumed(cursor).behind((), None, None)
     return onward.state if onward else None, fault
 
 

@@ -88,6 +88,11 @@ class Runtype(Source):
         """`Authorization: Bearer rt_live_...`."""
         return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
 
+    @property
+    def pages_shift(self) -> bool:
+        """Nobody says what its cursors hold."""
+        return True
+
     async def scopes(self) -> Scopes:
         """All agents. Raises SourceUnavailable."""
         asked_ns = time.time_ns()

@@ -16,7 +16,7 @@ from runspan.sources.fields import canonical
 
 MAX_PAGES = 100_000
 """No list is longer; one that never ends is."""
-AGENT_PAGES = 40
+AGENT_PAGES = 400
 """No list of agents is longer. It is read before anything else is, so it must not go on for hours."""
 REPEATS_BELIEVED = 3
 """So many times an answer may be the one before: more is a list that goes nowhere."""
@@ -60,7 +60,7 @@ class Walk:
     last_count: int = 0
     """How many rows that page had."""
     promised: bool = False
-    """Whether the page before said that there is another."""
+    """Whether the page before had rows, and said that there is another."""
     doubts: int = 0
     doubted_id: str | None = None
     """The last row behind which nothing was, when that was doubted."""
@@ -112,7 +112,8 @@ class Walk:
         """
         if token is None and more:
             return None, "it says that there is more, and not where"
-        if token is None or more is False:
+        # Some name the cursor they were asked with where there is nothing behind it yet.
+        if token is None or more is False or (token == self.cursor and not rows and not more):
             return self._at_the_end(rows)
         page = _digest(rows) if rows else None
         is_repeat = token == self.cursor or (page is not None and page == self.marked_rows)
@@ -127,7 +128,9 @@ class Walk:
             last_ns=rows[-1].time_ns if rows else self.last_ns,
             last_count=len(rows) or self.last_count,
             since=self.since + bool(rows),
-            promised=bool(more) or promises,
+            # A page without rows that leads on is one of a platform that filters what it has paged: it promises none.
+            promised=bool(rows) and (bool(more) or promises),
+            most_rows=self.most_rows if self.since < 1 else None,
         )
         if onward.repeats > REPEATS_BELIEVED or (token == self.mark and token != self.cursor):
             return None, "its pages run in a circle"

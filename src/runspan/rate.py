@@ -103,7 +103,8 @@ class Limiter:
 
     Once `over` is set, whoever waits is turned away. `jitter_ns`, where given, is what the spacing allows for: where a
     request may have arrived later than that, those behind it are put off as much. Where `longest_pause_seconds` is
-    given, whoever would have to wait so much longer than for a turn is told so, and goes.
+    given, whoever would have to wait so much longer than for a turn is told so, and goes. `pace_of`: slowed down as
+    that one is.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Limiter:
         *,
         jitter_ns: int | None = None,
         longest_pause_seconds: float | None = None,
+        pace_of: "Limiter | None" = None,
         over: asyncio.Event | None = None,
         now: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -128,6 +130,7 @@ class Limiter:
         self._took_ns: deque[int] = deque(maxlen=USUAL_OF)
         self._delays: deque[tuple[int, int]] = deque(maxlen=USUAL_OF)
         """When the next grants were put off, and by how much."""
+        self._pace_of = pace_of or self
         self._slowness = 1.0
         self._slowed_ns = 0
         self._turn = asyncio.Lock()
@@ -136,7 +139,7 @@ class Limiter:
     @property
     def spacing_ns(self) -> int:
         """How far apart requests leave now."""
-        return int(self._interval_ns * self._slowness)
+        return int(self._interval_ns * self._pace_of._slowness)
 
     def refused(self, granted_ns: int) -> bool:
         """The request that was granted then was one too many (429); gives whether the whole rate had been used so far.

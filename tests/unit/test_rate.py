@@ -230,3 +230,11 @@ async def test_a_platform_that_lets_half_of_the_rate_through_refuses_few(hands: 
             refused += 1
             one.refused(granted_ns)
     assert 0 < refused < 20
+
+
+async def test_open_runs_keep_to_their_half_of_a_rate_that_was_lowered(hands: Hands):
+    one = limiter(hands)
+    half = Limiter(MemoryBudget(hands), "k open", 2 * SECOND, pace_of=one, now=hands, sleep=hands.sleep)
+    one.refused(await one.acquire())
+    times = await grants(hands, half, 3)
+    assert times[2] - times[1] >= 4 * SECOND

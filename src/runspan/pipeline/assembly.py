@@ -125,21 +125,18 @@ def open_source(
     def headers() -> Mapping[str, str]:
         return kind.auth_headers(secret.reveal() if secret else None)
 
-    client = Client(
-        connection,
-        name=source_config.name,
-        limiter=Limiter(
-            budget,
-            key,
-            interval_ns,
-            jitter_ns=int(jitter_seconds(source_config.rate) * 1e9),
-            longest_pause_seconds=LONGEST_INLINE_WAIT_SECONDS,
-            over=stopping,
-            now=now,
-        ),
-        headers=headers,
+    limiter = Limiter(
+        budget,
+        key,
+        interval_ns,
+        jitter_ns=int(jitter_seconds(source_config.rate) * 1e9),
+        longest_pause_seconds=LONGEST_INLINE_WAIT_SECONDS,
+        over=stopping,
+        now=now,
     )
-    return kind(source_config, client), Limiter(budget, f"{key} open", interval_ns * 2, over=stopping, now=now)
+    client = Client(connection, name=source_config.name, limiter=limiter, headers=headers)
+    of_open = Limiter(budget, f"{key} open", interval_ns * 2, pace_of=limiter, over=stopping, now=now)
+    return kind(source_config, client), of_open
 
 
 def projection_settings(config: Config, source_config: SourceConfig) -> ProjectionSettings:

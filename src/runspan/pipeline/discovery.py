@@ -133,11 +133,11 @@ class Discovery:
             if before and before.goes_on_from(sweep):
                 return before
             begun_ns = before.begun_ns if before else sweep.high_ns or 0
-            ready = Pass(line, ledger, scope, sweep, begun_ns=begun_ns, said=said)
+            number = before.number + 1 if before else 1
         else:
-            sweep = await self._begin(scope, kind, start_ns, now_ns)
+            sweep, begun_ns = await self._begin(scope, kind, start_ns, now_ns), now_ns
             number = before.number + 1 if before and before.is_again else 1
-            ready = Pass(line, ledger, scope, sweep, begun_ns=now_ns, said=said, number=number)
+        ready = Pass(line, ledger, scope, sweep, begun_ns=begun_ns, said=said, number=number)
         self._passes[kind, scope.key] = ready
         return ready
 

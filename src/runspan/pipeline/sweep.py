@@ -23,7 +23,7 @@ PAGES_A_TURN = 50
 """A list may be without end, so after so many pages the others have their turn."""
 PROBLEMS_REMEMBERED = 1000
 PASSES_AT_MOST = 3
-"""So often a stretch is read for the sake of runs that were pushed past the edge of a page."""
+"""So often a stretch is read, or gone on with, for the sake of runs that were pushed past the edge of a page."""
 
 
 @dataclass(slots=True)

@@ -275,6 +275,8 @@ async def test_a_quiet_list_gives_each_run_once(bench: Bench) -> None:
         {"empty_pages": True},
         {"repeated_cursors": 1},
         {"expired_cursors": 1},
+        {"dead_cursors": 1},
+        {"dead_cursors": 2},
         {"expired_cursors": 1, "expired_status": 404},
         {"expired_cursors": 1, "expired_status": 410},
         {"shuffled_pages": True, "duplicated_rows": 2, "empty_pages": True, "repeated_cursors": 1},

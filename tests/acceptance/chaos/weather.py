@@ -43,7 +43,7 @@ STORE_FAULTS: tuple[Callable[[], Answer], ...] = (
     reset,
 )
 QUIRKS = ("unsorted", "shuffled_pages", "empty_pages")
-COUNTED_QUIRKS = ("duplicated_rows", "repeated_cursors", "expired_cursors")
+COUNTED_QUIRKS = ("duplicated_rows", "repeated_cursors", "expired_cursors", "dead_cursors")
 
 
 class Weather:

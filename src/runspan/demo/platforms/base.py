@@ -47,6 +47,8 @@ class Quirks:
     expired_cursors: int = 0
     """A request with a cursor is refused with `expired_status`."""
     expired_status: int = 400
+    dead_cursors: int = 0
+    """A request with a cursor is answered as if there were nothing behind it."""
     skips_ties: bool = False
     """Rows created at the very instant of the cursor's row are not on the next page."""
     failing_agents: dict[str, int] = field(default_factory=dict[str, int])
@@ -135,6 +137,9 @@ class Platform(ABC):
         if cursor and quirks.expired_cursors:
             quirks.expired_cursors -= 1
             raise HTTPException(quirks.expired_status, "Cursor has expired")
+        if cursor and quirks.dead_cursors:
+            quirks.dead_cursors -= 1
+            return Page([], None)
         if quirks.empty_pages and not (cursor or "").endswith("~"):
             return Page([], f"{cursor or ''}~")
         after = (cursor or "").removesuffix("~") or None

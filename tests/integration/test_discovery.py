@@ -1,6 +1,7 @@
 """How lists become rows: over real HTTP, into a ledger on disk."""
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 from collections.abc import AsyncIterator
@@ -541,6 +542,50 @@ class TestLongLists:
             await getattr(discovery(line_up), look)()
             assert set(states(line_up.ledger)) == set(ids)
             assert len(bench.simulator.asked("runtype", "executions")) == 4 + 5
+
+    async def test_a_list_that_fails_in_a_later_turn_is_no_failure_of_its_source(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("runspan.pipeline.sweep.PAGES_A_TURN", 2)
+        bench.world.add_agent("runtype", BO)
+        ids = bench.add(runs("runtype", [60 * n for n in range(1, 13)], agent=ADA))
+        bench.add(runs("runtype", [60], agent=BO, key="bo"))
+        bench.simulator.fault("runtype", f"cursor={ids[5]}", html(500))
+        async with bench.pipeline(bench.source("runtype")) as line_up:
+            for _ in range(2):
+                assert len((await discovery(line_up).poll()).failures) == 1
+            assert line_up.lines[0].listing.failures == 0
+
+    @pytest.mark.parametrize("vain", [0, 1, 5])
+    async def test_an_outage_in_the_middle_of_a_list_does_not_end_its_doubts(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, vain: int
+    ):
+        bench.world.add_agent("flowyble", ADA)
+        bench.simulator.platforms["flowyble"].list_shape = ListShape()
+        ids = bench.add(
+            flowyble_run(f"run {n}", created_at_ns=START_NS - n * HOUR, seconds=1.0, agent=ADA) for n in range(1, 20)
+        )
+        listing = {"agents": [ADA.agent_id], "page_size": 5}
+        async with bench.pipeline(bench.source("flowyble", list=listing, start="7d", lookback="1h")) as line_up:
+            source, asked = line_up.lines[0].source, 0
+            page = source.page
+
+            async def one_is_deleted_and_then_nothing_comes(*args: Any) -> Any:
+                nonlocal asked
+                asked += 1
+                if 3 <= asked < 4 + vain:
+                    raise SourceUnavailable("not now")
+                answer = await page(*args)
+                if asked == 1:
+                    bench.world.remove("flowyble", ids[1])
+                return answer
+
+            monkeypatch.setattr(source, "page", one_is_deleted_and_then_nothing_comes)
+            looking = discovery(line_up)
+            for _ in range(3 + vain):
+                with contextlib.suppress(SourceUnavailable):
+                    await looking.poll()
+            assert {*ids} - {ids[1]} <= set(states(line_up.ledger))
 
     async def test_a_list_that_breaks_off_behind_its_first_turn_is_complained_of_once(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch

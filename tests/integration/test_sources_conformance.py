@@ -261,8 +261,10 @@ async def test_lists_every_run_with_what_is_needed_to_fetch_it(bench: Bench) -> 
 async def test_a_quiet_list_gives_each_run_once(bench: Bench) -> None:
     bench.add_many(40)
     rows = [row for row in await sweep(bench.open()) if row.terminal]
-    # elizaOS has no pages: a stretch that is too full is read again in halves.
-    assert set(Counter(row.run_id for row in rows).values()) == {1} or bench.case.platform == "elizaos"
+    # elizaOS has no pages: a stretch that is too full is read again in halves. Where pages have but numbers, the last
+    # one is read again for what may be behind it.
+    often = {"elizaos": 40, "flowyble": 3}.get(bench.case.platform, 1)
+    assert max(Counter(row.run_id for row in rows).values()) <= often
 
 
 @every_source
@@ -428,7 +430,7 @@ BAD_ANSWERS: dict[str, Effect] = {
 async def test_a_bad_answer_means_later_and_never_an_empty_list(bench: Bench, effect: Effect) -> None:
     run_id = bench.add("a", NOW_NS - HOUR_NS)
     source = bench.open()
-    (row,) = await sweep(source)
+    row, *_ = await sweep(source)
     bench.simulator.fault(bench.case.platform, "", effect)
     for ask in (
         lambda: source.page(Scope(AGENTS[0].agent_id), ALL_TIME, None),

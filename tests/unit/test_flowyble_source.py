@@ -50,7 +50,8 @@ async def sweep(flowyble: Flowyble, window: Window | None = None) -> list[Page]:
 
 
 def found(pages: list[Page]) -> list[str]:
-    return [listed.run_id for page in pages for listed in page.rows]
+    """The ids, each where it came first: behind the last page the one before it is read again."""
+    return list(dict.fromkeys(listed.run_id for page in pages for listed in page.rows))
 
 
 async def test_an_open_run_costs_its_status_alone() -> None:
@@ -156,17 +157,43 @@ async def test_a_page_of_rows_that_tell_no_run_is_not_the_end() -> None:
         flowyble, _ = listing(
             lambda _, params, number=number: {"items": pages.get(number(params), [])}, pagination=pagination
         )
-        assert sorted({*found(await sweep(flowyble))}) == ["r2", "r3", "r4"]
+        assert found(await sweep(flowyble)) == ["r4", "r3", "r2"]
 
 
 async def test_a_page_that_is_not_there_is_behind_the_last_one() -> None:
-    """So do some that count pages."""
+    """So do some that count pages. Once that is known, it costs nothing more."""
     pages = {1: [row(4), row(3)], 2: [row(2)]}
-    flowyble, client = listing(
-        lambda _, params: {"items": pages[params["page"]]} if params["page"] < 3 else RunGone("404")
-    )
+    flowyble, client = listing(lambda _, params: {"items": pages[n]} if (n := params["page"]) < 3 else RunGone("404"))
+    assert found(await sweep(flowyble)) == ["r4", "r3", "r2"]
+    assert len(client.asked) < 12
+    client.asked.clear()
     assert found(await sweep(flowyble)) == ["r4", "r3", "r2"]
     assert len(client.asked) == 3
+
+
+@pytest.mark.parametrize("size", [2, 5], ids=["full pages", "pages that the platform makes shorter"])
+@pytest.mark.parametrize(
+    ("pagination", "answers"),
+    [
+        ("page", [RunGone("404"), RunGone("404")]),
+        ("page", [{"items": []}]),
+        ("offset", [{"items": []}]),
+        ("cursor", [{"items": []}, {"items": []}]),
+    ],
+)
+async def test_what_is_not_there_for_once_is_not_the_end(pagination: str, answers: list[Any], size: int) -> None:
+    rows = [row(number) for number in range(9, 0, -1)]
+
+    def answer(_: str, params: dict[str, Any]) -> Any:
+        place = params.get("page", 1) * 2 - 2 + params.get("offset", 0) + int(params.get("cursor", 0))
+        if left and (place == 2 or "cursor" in params):
+            return left.pop(0)
+        some = rows[place : place + min(2, params.get("limit", 2))]
+        return {"items": some, "nextCursor": str(place + len(some)) if some else None}
+
+    left = list(answers)
+    flowyble, _ = listing(answer, pagination=pagination, page_size=size)
+    assert set(found(await sweep(flowyble))) == {each["id"] for each in rows}
 
 
 async def test_a_list_that_says_whether_there_is_more_is_asked_for_no_page_behind_it() -> None:
@@ -176,16 +203,6 @@ async def test_a_list_that_says_whether_there_is_more_is_asked_for_no_page_behin
     )
     assert found(await sweep(flowyble)) == ["r4", "r3", "r2", "r1"]
     assert len(client.asked) == 2
-
-
-async def test_a_list_that_was_there_is_asked_for_again_where_it_is_not() -> None:
-    answers: list[Any] = [{"items": [row(1)]}, RunGone("404"), {"items": [row(1)]}]
-    flowyble, _ = listing(lambda *_: answers.pop(0), page_size=2)
-    await flowyble.page(SCOPE, Window(1), None)
-    with pytest.raises(SourceUnavailable):
-        await flowyble.page(SCOPE, Window(1), None)
-    assert flowyble.lists
-    assert (await flowyble.page(SCOPE, Window(1), None)).rows
 
 
 async def test_pages_may_be_counted_from_0() -> None:
@@ -214,7 +231,7 @@ async def test_a_list_without_an_end_is_left(pagination: str, monkeypatch: pytes
 async def test_reading_stops_behind_the_window_where_the_newest_come_first() -> None:
     rows = {1: [row(9), row(8)], 2: [row(5), row(4)], 3: [row(3)]}
     window = Window(EIGHT_NS + 6 * 60 * SECOND_NS)
-    for order, requests in (("desc", 2), ("asc", 4), ("none", 4)):
+    for order, requests in (("desc", 2), ("asc", 8), ("none", 8)):
         flowyble, client = listing(lambda path, params: {"items": rows.get(params["page"], [])}, order=order)
         assert found(await sweep(flowyble, window)) == ["r9", "r8"]
         assert len(client.asked) == requests
@@ -228,7 +245,12 @@ async def test_other_names_for_id_and_time() -> None:
 
 
 @pytest.mark.parametrize("answer", [RunGone("GET /x answered 404"), RunUnreadable("GET /x answered 405")])
-async def test_a_list_that_is_not_there_is_one_clear_error_and_then_none(answer: Exception) -> None:
+async def test_a_list_that_is_not_there_is_one_clear_error_and_left_alone_for_a_while(
+    answer: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been a gateway that said so."""
+    seconds = 1000.0
+    monkeypatch.setattr("runspan.sources.flowyble.time.monotonic", lambda: seconds)
     flowyble, client = listing(lambda path, _: answer if "/a1/" in path else {"items": [row(1)]})
     with pytest.raises(RunGone, match=r"no such list.*list\.path.*--ids-file"):
         await flowyble.page(SCOPE, Window(1), None)
@@ -236,7 +258,9 @@ async def test_a_list_that_is_not_there_is_one_clear_error_and_then_none(answer:
     client._answer = lambda path, _: answer
     with pytest.raises(RunGone):
         await flowyble.page(Scope("a2"), Window(1), None)
-    assert not flowyble.lists
+    assert (await flowyble.scopes()).found == ()
+    seconds += 601
+    assert [scope.key for scope in (await flowyble.scopes()).found] == ["a1", "a2"]
 
 
 async def test_a_list_that_is_ill_today_is_asked_again() -> None:

@@ -75,7 +75,8 @@ class Discovery:
         # All begin before the first is read: under a small rate the last one's turn may be minutes after that.
         turns = [s for s in wanted(scopes, line) if keys is None or s.key in keys or self._is_time(kind, s, listed_ns)]
         passes = [await self._ready(scope, kind, start_ns, listed_ns) for scope in turns]
-        answered, failed = not passes, None
+        # That the source answers, the first turns have shown.
+        answered, failed = not passes or keys is not None, None
         for its in passes:
             pages_before = found.pages
             try:
@@ -133,7 +134,8 @@ class Discovery:
             if before and before.goes_on_from(sweep):
                 return before
             begun_ns = before.begun_ns if before else sweep.high_ns or 0
-            number = before.number + 1 if before else 1
+            # A look of which nothing came is none.
+            number = before.number + before.has_read if before else 1
         else:
             sweep, begun_ns = await self._begin(scope, kind, start_ns, now_ns), now_ns
             number = before.number + 1 if before and before.is_again else 1

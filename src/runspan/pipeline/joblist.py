@@ -134,8 +134,9 @@ class JobList:
         """Read a list to its end, and again where `Doubt` says so."""
         number, remains = 1, True
         while remains:
-            older_ns = self._now() - nanoseconds(self._line.config.overlap)
-            doubt = Doubt(self._line.source, older_ns, number=number, goes_on=cursor is not None)
+            # No later pass makes up for this one, and what it lists may all be known but for what it has not seen.
+            first = number == 1
+            doubt = Doubt(self._line.source, self._now(), number=number, goes_on=cursor is not None, always=first)
             remains = await self._make_pass(scope, kind, window, cursor, doubt)
             cursor, number = None, number + 1
 

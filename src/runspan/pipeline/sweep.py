@@ -49,14 +49,14 @@ class Doubt:
 
     So deletions do where a list is paged by position. A pass of several pages that came upon a run that is new, and was
     created `before_ns`, is not the last one; nor is one that goes on after a stop, of whose beginning nothing is known.
-    `number`: how many passes over this stretch there have been, with this one.
+    `number`: how many passes over this stretch there have been, with this one. `always`: whatever it comes upon.
     """
 
-    def __init__(self, source: Source, before_ns: int, *, number: int, goes_on: bool) -> None:
+    def __init__(self, source: Source, before_ns: int, *, number: int, goes_on: bool, always: bool = False) -> None:
         self._applies = source.pages_shift and number < PASSES_AT_MOST
         self._before_ns = before_ns
         self._pages = 1 if goes_on else 0
-        self._found_old = goes_on
+        self._found_old = goes_on or always
         self.remains = False
         """The list has been read to its end, and is to be read once more."""
 
@@ -106,6 +106,11 @@ class Pass:
         self._read = 0
         older_ns = begun_ns - nanoseconds(line.config.overlap)
         self._doubt = Doubt(line.source, older_ns, number=number, goes_on=sweep.cursor is not None)
+
+    @property
+    def has_read(self) -> bool:
+        """Whether any page came."""
+        return self._read > 0
 
     @property
     def is_again(self) -> bool:

@@ -5,6 +5,7 @@ the configuration describes it. Steps carry a number, the iteration (one turn of
 the tool took, but no times: those are inferred when the trace is laid out. Facts: docs.flowyble.com.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -35,7 +36,9 @@ from runspan.sources.answers import TOOL_CALL, find_traceparent, rows_of, unwrap
 from runspan.sources.base import Listed, Page, Scope, Scopes, Source, Window
 from runspan.sources.client import Client
 from runspan.sources.fields import LAST, Fields, in_order, row_key
+from runspan.sources.walk import Walk, shown
 
+ABSENT_SECONDS = 600.0
 STATUSES = {
     "completed": RunStatus.SUCCESS,
     "failed": RunStatus.FAILED,
@@ -72,8 +75,10 @@ class Flowyble(Source):
         super().__init__(config, http)
         keys = runlist.scope_keys(self.config.list, config.agents) if self.config.list else ()
         self._scopes = [Scope(key) for key in keys]
-        self._answered: set[str] = set()
-        """The scopes whose list has been there."""
+        self._absent_until: dict[str, float] = {}
+        """Until when, by the monotonic clock, lists that are not there are left alone."""
+        self._ends: dict[str, str] = {}
+        """The last row of each list that was read to its end."""
 
     @staticmethod
     def auth_headers(api_key: str | None) -> dict[str, str]:
@@ -82,7 +87,7 @@ class Flowyble(Source):
 
     @property
     def lists(self) -> bool:
-        """Whether a list is configured and there."""
+        """Whether a list is configured."""
         return bool(self._scopes)
 
     @property
@@ -91,48 +96,49 @@ class Flowyble(Source):
         return True
 
     async def scopes(self) -> Scopes:
-        """The configured agents, or one scope for a list of them all."""
-        return Scopes(tuple(self._scopes))
+        """The configured agents whose list is there, or one scope for a list of them all."""
+        now_seconds = time.monotonic()
+        return Scopes(tuple(s for s in self._scopes if self._absent_until.get(s.key, 0.0) <= now_seconds))
 
     async def page(self, scope: Scope, window: Window, cursor: Json | None) -> Page:
         """A page of the configured list; see `Source.page`.
 
-        A list that is not there is an error once, and is not asked for again.
+        A list that is not there is gone, and left alone for a while.
         """
-        config = self.config.list
+        config, walk = self.config.list, Walk.resumed(cursor)
         assert config is not None
         where = f"source {self.config.name}: {config.path}"
+        known_end = self._ends.get(scope.key)
         try:
-            document = await self.http.get_json(runlist.segments(config, scope.key), runlist.params(config, cursor))
+            document = await self.http.get_json(runlist.segments(config, scope.key), runlist.params(config, walk))
         except AnswerTooLarge as error:
             raise SourceUnavailable(f"{error}: lower list.page_size") from None
         except (RunGone, RunUnreadable) as error:
             if cursor is None:
-                raise self._without_list(scope, error) from None
+                self._absent_until[scope.key] = time.monotonic() + ABSENT_SECONDS
+                raise RunGone(
+                    f"{error}: there is no such list, so it is left alone for ten minutes; mend list.path of source "
+                    f"{self.config.name}, or give run ids by --ids-file"
+                ) from None
             if not (isinstance(error, RunGone) and config.pagination == "page"):
                 raise
-            onward, fault = runlist.beyond(cursor)
-            return Page((), onward, broken_off=f"{where} breaks off, {fault}" if fault else None)
-        self._answered.add(scope.key)
-        answer = runlist.Answer.of(document, config.items_path, where)
-        items = rows_of(answer.envelope, answer.key, where)
-        rows = [listed for item in items if (listed := read_listed(item, config, scope)) is not None]
-        onward, fault = runlist.onward(config, cursor, answer, rows, len(items), window)
+            rows, problems = [], []
+            onward, fault = runlist.beyond(walk, known_end)
+        else:
+            answer = runlist.Answer.of(document, config.items_path, where)
+            items = rows_of(answer.envelope, answer.key, where)
+            rows = [listed for item in items if (listed := read_listed(item, config, scope)) is not None]
+            problems = answer.problems
+            onward, fault = None, None
+            if not (config.order == "desc" and walk.has_left(window, shown(rows))):
+                onward, fault = runlist.onward(config, walk, answer, rows, len(items), known_end)
+        if not (rows or onward or fault) and walk.last_id is not None:
+            self._ends[scope.key] = walk.last_id
         return Page(
             tuple(row for row in rows if window.holds(row.time_ns)),
-            onward,
-            tuple(answer.problems),
+            onward.state if onward else None,
+            tuple(problems),
             broken_off=f"{where} breaks off, {fault}" if fault else None,
-        )
-
-    def _without_list(self, scope: Scope, error: RunGone | RunUnreadable) -> RunGone | SourceUnavailable:
-        """What it means that a list is not there: if it ever was, that it is there again later."""
-        if scope.key in self._answered:
-            return SourceUnavailable(f"{error}; asking again later")
-        self._scopes = [other for other in self._scopes if other != scope]
-        return RunGone(
-            f"{error}: there is no such list, so it is not asked for again; mend list.path of source "
-            f"{self.config.name}, or give run ids by --ids-file"
         )
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:

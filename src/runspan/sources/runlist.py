@@ -9,11 +9,13 @@ from pydantic import Field, model_validator
 from runspan.config import Table, refusal, refuse
 from runspan.model import Json
 from runspan.sources.answers import refuse_failure
-from runspan.sources.base import Listed, Window
+from runspan.sources.base import Listed
 from runspan.sources.fields import Fields
 from runspan.sources.walk import Walk, shown
 
 AGENT_ID = "{agentId}"
+TIMES = 2
+"""So often an end is asked for again where pages have but numbers: no cursor tells that they still count."""
 
 
 class ListConfig(Table):
@@ -88,9 +90,8 @@ def segments(config: ListConfig, agent_id: str) -> tuple[str, ...]:
     return tuple(segment.replace(AGENT_ID, agent_id) for segment in config.path.split("/") if segment)
 
 
-def params(config: ListConfig, cursor: Json | None) -> dict[str, str | int | None]:
-    """What to ask with for the page that `cursor` (made by `onward`) stands for; None: the first."""
-    walk = Walk.resumed(cursor)
+def params(config: ListConfig, walk: Walk) -> dict[str, str | int | None]:
+    """What to ask with for the page that a walk has come to."""
     match config.pagination:
         case "page":
             return {"page": _number(config, walk), "pageSize": config.page_size}
@@ -101,26 +102,21 @@ def params(config: ListConfig, cursor: Json | None) -> dict[str, str | int | Non
 
 
 def onward(
-    config: ListConfig, cursor: Json | None, answer: Answer, rows: Sequence[Listed], count: int, window: Window
-) -> tuple[Json | None, str | None]:
-    """The cursor behind a page of `count` rows, of which `rows` could be read, or why the list breaks off; neither at
-    its end, and before the window."""
-    walk, page = Walk.resumed(cursor), shown(rows)
-    if config.order == "desc" and walk.has_left(window, page):
-        return None, None
+    config: ListConfig, walk: Walk, answer: Answer, rows: Sequence[Listed], count: int, known_end: str | None
+) -> tuple[Walk | None, str | None]:
+    """Where the list goes on behind a page of `count` rows, of which `rows` could be read; as `Walk.behind`."""
     token, more = answer.next_cursor()
-    if config.pagination != "cursor":
-        # An offset that falls back only reads some rows twice.
-        following = _number(config, walk) + (1 if config.pagination == "page" else count)
-        token, more = str(following) if count else None, more if count else None
-    onward, fault = walk.behind(page, token, more, promises=count >= config.page_size)
-    return onward.state if onward else None, fault
+    if config.pagination == "cursor":
+        return walk.behind(shown(rows), token, more, known_end=known_end)
+    # An offset that falls back only reads some rows twice.
+    following = _number(config, walk) + (1 if config.pagination == "page" else count)
+    token, more = (str(following), more) if count else (None, None)
+    return walk.behind(shown(rows), token, more, known_end=known_end, times=TIMES)
 
 
-def beyond(cursor: Json) -> tuple[Json | None, str | None]:
+def beyond(walk: Walk, known_end: str | None) -> tuple[Walk | None, str | None]:
     """As `onward`, where there is no such page: so some say that the one before was the last."""
-    onward, fault = Walk.resumed(cursor).behind((), None, None)
-    return onward.state if onward else None, fault
+    return walk.at_the_end((), known_end, times=TIMES)
 
 
 def _number(config: ListConfig, walk: Walk) -> int:

@@ -60,10 +60,12 @@ class Walk:
     last_count: int = 0
     """How many rows that page had."""
     promised: bool = False
-    """Whether the page before had rows, and said that there is another."""
+    """Whether the page before had rows, and led on."""
     doubts: int = 0
     doubted_id: str | None = None
     """The last row behind which nothing was, when that was doubted."""
+    agreed: int = 0
+    """How often it was the last row again."""
     since: int = 0
     """Pages with rows since then."""
     most_rows: int | None = None
@@ -102,19 +104,20 @@ class Walk:
         token: str | None,
         more: bool | None,
         *,
-        promises: bool = True,
         most_pages: int | None = None,
+        known_end: str | None = None,
+        times: int = 1,
     ) -> "tuple[Walk | None, str | None]":
         """Where the list goes on behind a page of `rows`, or why it leads no further; neither at its end.
 
-        The page named `token` to go on with, and said whether there is `more`, as far as it did. `promises`: whether a
-        token means that there is another page, where the page does not say.
+        The page named `token` to go on with, and said whether there is `more`, as far as it did. `known_end`: the last
+        row of a walk before, behind which nothing was. `times`: so often it must be asked again that it is the last.
         """
         if token is None and more:
             return None, "it says that there is more, and not where"
         # Some name the cursor they were asked with where there is nothing behind it yet.
         if token is None or more is False or (token == self.cursor and not rows and not more):
-            return self._at_the_end(rows)
+            return self.at_the_end(rows, known_end, times=times)
         page = _digest(rows) if rows else None
         is_repeat = token == self.cursor or (page is not None and page == self.marked_rows)
         onward = replace(
@@ -129,7 +132,7 @@ class Walk:
             last_count=len(rows) or self.last_count,
             since=self.since + bool(rows),
             # A page without rows that leads on is one of a platform that filters what it has paged: it promises none.
-            promised=bool(rows) and (bool(more) or promises),
+            promised=bool(rows),
             most_rows=self.most_rows if self.since < 1 else None,
         )
         if onward.repeats > REPEATS_BELIEVED or (token == self.mark and token != self.cursor):
@@ -140,13 +143,17 @@ class Walk:
             onward = replace(onward, mark=token, marked_rows=page, repeats=0)
         return onward, None
 
-    def _at_the_end(self, rows: Sequence[Shown]) -> "tuple[Walk | None, str | None]":
-        if rows or not self.promised:
+    def at_the_end(
+        self, rows: Sequence[Shown], known_end: str | None = None, *, times: int = 1
+    ) -> "tuple[Walk | None, str | None]":
+        """As `behind` a page that leads no further."""
+        if rows or not self.promised or (self.last_id is not None and self.last_id == known_end):
             return None, None
         # Another page was promised, and there is none. It may have been the last one; or its cursor is worth nothing,
         # for ever (the run that it was is deleted) or for now. So the page before is read again, by halves: what was
         # its end must be found behind its middle.
-        if self.last_id is not None and self.last_id == self.doubted_id:
+        agreed = self.agreed + (self.last_id is not None and self.last_id == self.doubted_id)
+        if agreed >= times:
             return None, None
         if self.doubts >= DOUBTS:
             return None, "pages that it promises are empty"
@@ -157,6 +164,7 @@ class Walk:
             promised=True,
             doubts=self.doubts + 1,
             doubted_id=self.last_id if is_news else self.doubted_id,
+            agreed=agreed,
             most_rows=max(1, self.last_count // 2) if self.last_count else None,
         )
         return again, None

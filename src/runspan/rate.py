@@ -25,7 +25,9 @@ USUAL_OF = 32
 SLOWER = 2.0
 FASTER = 0.98
 """By this the spacing grows with a refusal, and shrinks with each answer: 35 good ones make up for one refusal."""
-SLOWEST = 8.0
+EASED_SECONDS = 10.0
+"""Such a stretch of time counts as an answer: a source of which little is asked would stay slow for hours."""
+SLOWEST = 32.0
 
 
 def spacing_ns(rate: Rate) -> int:
@@ -132,7 +134,7 @@ class Limiter:
         """When the next grants were put off, and by how much."""
         self._pace_of = pace_of or self
         self._slowness = 1.0
-        self._slowed_ns = 0
+        self._slowed_ns = self._eased_ns = 0
         self._turn = asyncio.Lock()
         self._over = over or asyncio.Event()
 
@@ -148,13 +150,16 @@ class Limiter:
         """
         if granted_ns <= self._slowed_ns <= self._now():
             return False
-        slowness, self._slowed_ns = self._slowness, self._now()
+        slowness = self._slowness
+        self._slowed_ns = self._eased_ns = self._now()
         self._slowness = min(slowness * SLOWER, SLOWEST)
         return slowness == 1.0
 
     def welcomed(self) -> None:
         """A request was not one too many."""
-        self._slowness = max(1.0, self._slowness * FASTER)
+        waited_seconds = max(0.0, (self._now() - self._eased_ns) / 1e9)
+        self._slowness = max(1.0, self._slowness * FASTER ** (1 + waited_seconds / EASED_SECONDS))
+        self._eased_ns = self._now()
 
     async def acquire(self) -> int:
         """Wait for, and take, the next grant; gives the instant before it. Raises TurnsOver, Paused."""

@@ -211,7 +211,7 @@ async def test_refusals_together_slow_down_once_and_at_most_so_far(hands: Hands)
     for _ in range(10):
         hands.ns += 1
         assert not one.refused(hands.ns), "it is slow already"
-    assert one.spacing_ns == 8 * SECOND
+    assert one.spacing_ns == 32 * SECOND
     for _ in range(200):
         one.welcomed()
     assert one.spacing_ns == SECOND
@@ -238,3 +238,11 @@ async def test_open_runs_keep_to_their_half_of_a_rate_that_was_lowered(hands: Ha
     one.refused(await one.acquire())
     times = await grants(hands, half, 3)
     assert times[2] - times[1] >= 4 * SECOND
+
+
+async def test_time_alone_makes_up_for_a_refusal(hands: Hands):
+    one = limiter(hands)
+    one.refused(await one.acquire())
+    hands.ns += 600 * SECOND
+    one.welcomed()
+    assert one.spacing_ns == SECOND

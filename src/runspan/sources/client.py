@@ -80,9 +80,10 @@ class Client:
         for), SourceUnavailable (5xx, redirects, no answer, no JSON), AnswerTooLarge, RunUnreadable (any other 4xx).
         """
         query = [(key, str(value)) for key, value in (params or {}).items() if value is not None]
-        return await self._retry(self._ask, encode_path(segments), query)
+        refusals: list[int] = []
+        return await self._retry(self._ask, encode_path(segments), query, refusals)
 
-    async def _ask(self, path: str, query: list[tuple[str, str]]) -> Json:
+    async def _ask(self, path: str, query: list[tuple[str, str]], refusals: list[int]) -> Json:
         where = f"source {self._name}: GET {self._connection.base_url}{path}"
         try:
             granted_ns = await self._limiter.acquire()
@@ -110,7 +111,10 @@ class Client:
         except BodyTooLarge:
             raise AnswerTooLarge(f"{where} answered with more than max_body allows") from None
         if reply.status == 429:
-            self._slow_down(granted_ns)
+            # One document may be refused whenever it is asked for, and must not slow all others down for that.
+            if not refusals:
+                self._slow_down(granted_ns)
+            refusals.append(granted_ns)
         else:
             self._limiter.welcomed()
         pause_seconds = pause_asked(reply.status, reply.headers, time.time())

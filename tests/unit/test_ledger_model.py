@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from runspan.ledger import LEASE_NS, Finished, Ledger, RowState
+from runspan.ledger.rows import GONE_AGAIN_NS
 from tests.ledgers import ACCOUNT, SECOND, START_NS, Clock, ref, row
 
 OPEN, DUE, EXPIRED = RowState.OPEN, RowState.DUE, RowState.EXPIRED
@@ -87,6 +88,8 @@ class LedgerModel(RuleBasedStateMachine):
             known = self.rows.get(run_id)
             if known is None:
                 known = self.rows[run_id] = ReferenceRow(state, None)
+            elif known.state is RowState.GONE and (known.over_ns or 0) <= self.clock.ns - GONE_AGAIN_NS:
+                pass  # It is there again.
             elif known.state not in (OPEN, EXPIRED) or state is OPEN:
                 continue
             known.state, known.attempts = state, 0

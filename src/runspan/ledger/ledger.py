@@ -186,8 +186,9 @@ class Ledger:
 
         `high_ns` is the latest time on the list's axis that the page has shown. Without a cursor the pass is over. A
         `poll` that then `is_complete` (asked at each page, with what noting it came to) moves its position up to the
-        latest time that it has seen, unless that is still to come. No other kind has a position. With `force` a job
-        makes rows due again that were exported before it. Raises LookupError where the sweep was never begun.
+        latest time that it has seen, unless that is still to come, or the pass began after the position. No other kind
+        has a position. With `force` a job makes rows due again that were exported before it. Raises LookupError where
+        the sweep was never begun.
         """
         with self._store.write() as connection:
             noted = self._note(connection, new_rows, job, force=force)

@@ -77,9 +77,11 @@ def note_page(
     changes: dict[str, Any] = {"cursor": cursor, "high_ns": high_ns}
     if complete:
         changes["finished_ns"] = now_ns
-    if complete and high_ns is not None and kind == POLL:
+    position_ns = stood.position_ns or 0
+    leaves_no_gap = (stood.window_start_ns or 0) <= position_ns or stood.position_ns is None
+    if complete and high_ns is not None and kind == POLL and leaves_no_gap:
         # One row dated into the future must not carry the position past runs that are still to come.
-        changes["position_ns"] = max(min(high_ns, now_ns), stood.position_ns or 0)
+        changes["position_ns"] = max(min(high_ns, now_ns), position_ns)
     connection.execute(update(sweeps).where(_at(account, scope, kind)).values(changes))
 
 

@@ -9,8 +9,11 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from runspan.config import Config, loader
 from runspan.demo.simulator import Simulator
@@ -23,6 +26,7 @@ from runspan.pipeline.work import Work
 from runspan.rate import Budget
 from runspan.secrets import Secret
 from runspan.sources import platforms
+from runspan.sources.base import Source
 from tests.ledgers import SECOND, Clock, url
 
 HOUR = 3600 * SECOND
@@ -161,3 +165,16 @@ async def pass_time(line_up: Pipeline, clock: Clock, step_seconds: float, condit
         assert time.monotonic() < deadline, "what was waited for did not come"
         advance(line_up, clock, step_seconds)
         await asyncio.sleep(0.005)
+
+
+def delete_between_pages(monkeypatch: pytest.MonkeyPatch, bench: Bench, source: Source, run_ids: Iterable[str]) -> None:
+    """Behind each page that the source reads, one more of these runs is deleted from its platform."""
+    page, doomed = source.page, iter(run_ids)
+
+    async def and_then_one_is_deleted(*args: Any) -> Any:
+        answer = await page(*args)
+        for run_id in islice(doomed, 1):
+            bench.world.remove(source.platform, run_id)
+        return answer
+
+    monkeypatch.setattr(source, "page", and_then_one_is_deleted)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from runspan.pipeline.work import Work
 from runspan.quantities import Start
 from runspan.secrets import Secret
 from tests.ledgers import SECOND
-from tests.pipelines import HOUR, Bench, NoQuota, counted, row_of, until
+from tests.pipelines import HOUR, Bench, NoQuota, counted, delete_between_pages, row_of, until
 
 ADA = WorldAgent(agent_id="0b9d4c52-7a18-4f3e-9c06-1d2e3f4a5b6c", name="Ada")
 BO = WorldAgent(agent_id="c7e1f0a3-2b64-4d59-8e17-6f5a4b3c2d1e", name="Bo")
@@ -257,16 +256,7 @@ class TestJob:
             pushed = set(ids[31:35])  # the oldest of each page, as the list stands when it is begun
             others = [(run_id, Locator()) for run_id in ids[:known] if run_id not in pushed]
             line_up.ledger.note_rows(rows_of_ids(others, line_up.lines[0], bench.clock()))
-            source, young = line_up.lines[0].source, iter(ids[::-1][:4])
-            page = source.page
-
-            async def and_then_one_is_deleted(*args: Any) -> Any:
-                answer = await page(*args)
-                for run_id in islice(young, 1):
-                    bench.world.remove("flowyble", run_id)
-                return answer
-
-            monkeypatch.setattr(source, "page", and_then_one_is_deleted)
+            delete_between_pages(monkeypatch, bench, line_up.lines[0].source, ids[::-1][:4])
             report = await Backfill(line_up, line_up.lines[0], request(since=noon_ns)).run()
         assert set(bench.exported) == set(ids[:-4])
         assert report.listed >= 36

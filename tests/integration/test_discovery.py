@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from runspan.pipeline.sweep import Found
 from runspan.sources.base import Listed, Page, Scope, Window
 from runspan.sources.runtype import Runtype
 from tests.ledgers import SECOND, START_NS, Clock
-from tests.pipelines import HOUR, Bench, position_ns, row_of, states, until
+from tests.pipelines import HOUR, Bench, delete_between_pages, position_ns, row_of, states, until
 
 MINUTE = 60 * SECOND
 ADA = WorldAgent(agent_id="0b9d4c52-7a18-4f3e-9c06-1d2e3f4a5b6c", name="Ada")
@@ -630,16 +629,7 @@ class TestLongLists:
         listing = {"agents": [ADA.agent_id], "page_size": 5}
         settings = {"start": "7d", "lookback": "1h", "overlap": "1m"}
         async with bench.pipeline(bench.source("flowyble", list=listing, **settings)) as line_up:
-            source, young = line_up.lines[0].source, iter(ids[1:5])
-            page = source.page
-
-            async def and_then_one_is_deleted(*args: Any) -> Any:
-                answer = await page(*args)
-                for run_id in islice(young, 1):
-                    bench.world.remove("flowyble", run_id)
-                return answer
-
-            monkeypatch.setattr(source, "page", and_then_one_is_deleted)
+            delete_between_pages(monkeypatch, bench, line_up.lines[0].source, ids[1:5])
             looking = discovery(line_up)
             assert len((await looking.poll()).failures) == fails
             if fails:

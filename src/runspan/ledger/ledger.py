@@ -211,8 +211,12 @@ class Ledger:
 
     def start_ns(self, account: Account, *, if_new_ns: int) -> int:
         """From when on the account's runs are read: as was said the first time, or `if_new_ns` where this is it."""
+        with self._store.read() as connection:
+            start_ns = positions.start_ns(connection, account)
+        if start_ns is not None:
+            return start_ns
         with self._store.write() as connection:
-            return positions.start_ns(connection, account, if_new_ns)
+            return positions.begin(connection, account, if_new_ns)
 
     # Work
 

@@ -98,9 +98,14 @@ def rewind(connection: Connection, account: Account, *, latest_ns: int, start_ns
     return rewound
 
 
-def start_ns(connection: Connection, account: Account, if_new_ns: int) -> int:
-    """From when on the account's runs are read: `if_new_ns`, where it has never been asked."""
+def start_ns(connection: Connection, account: Account) -> int | None:
+    """From when on the account's runs are read, if that was ever said."""
+    return connection.scalar(select(accounts.c.start_ns).where(of(account, accounts)))
+
+
+def begin(connection: Connection, account: Account, if_new_ns: int) -> int:
+    """Say from when on the account's runs are read, where that was not said before; gives what holds."""
     row = sqlite.insert(accounts).values(asdict(account) | {"start_ns": if_new_ns})
-    start_ns = func.coalesce(accounts.c.start_ns, if_new_ns)
-    connection.execute(row.on_conflict_do_update(index_elements=["platform", "tenant"], set_={"start_ns": start_ns}))
+    said_ns = func.coalesce(accounts.c.start_ns, if_new_ns)
+    connection.execute(row.on_conflict_do_update(index_elements=["platform", "tenant"], set_={"start_ns": said_ns}))
     return connection.scalars(select(accounts.c.start_ns).where(of(account, accounts))).one()

@@ -18,7 +18,7 @@ from runspan.sources.casedev_run import StepTime, read_run, status_of
 from runspan.sources.client import Client
 from runspan.sources.fields import Fields
 from runspan.sources.names import AgentNames
-from runspan.sources.walk import Shown, Walk, shown
+from runspan.sources.walk import Shown, Walk, broken_off, shown
 
 PAGE_SIZE = 250
 """The most that the list gives at once."""
@@ -69,7 +69,7 @@ class CaseDev(Source):
             tuple(named),
             onward.state if onward else None,
             tuple(answer.problems),
-            broken_off=f"{self._list} breaks off, {fault}" if fault else None,
+            broken_off=broken_off(self._list, fault),
         )
 
     async def open_run_ids(self) -> frozenset[str]:
@@ -139,7 +139,7 @@ class CaseDev(Source):
             some = [Scope(key, row.text("name")) for row in answer.children("agents") if (key := row.identifier("id"))]
             agents += some
             walk, fault = following(walk, answer, [Shown(agent.key) for agent in some], EVER, most_pages=NAMED_PAGES)
-        return Scopes(tuple(agents), f"{where} breaks off, {fault}" if fault else None)
+        return Scopes(tuple(agents), broken_off(where, fault))
 
 
 def read_listed(row: Fields) -> Listed | None:

@@ -18,6 +18,7 @@ from runspan.sources.client import Client
 from runspan.sources.elizaos_events import IGNORED_STATUSES, STATUSES, event_kind, read_run
 from runspan.sources.fields import MS_NS, Fields
 from runspan.sources.names import AgentNames
+from runspan.sources.walk import broken_off
 
 LIST_LIMIT = 100
 """The largest the server accepts."""
@@ -94,7 +95,7 @@ class ElizaOS(Source):
             tuple(rows.values()),
             [list(left) for left in rest] or None,
             tuple(answer.problems),
-            broken_off=f"{where} breaks off, {fault}" if fault else None,
+            broken_off=broken_off(where, fault),
         )
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:

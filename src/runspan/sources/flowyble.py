@@ -36,7 +36,7 @@ from runspan.sources.answers import TOOL_CALL, find_traceparent, rows_of, unwrap
 from runspan.sources.base import Listed, Page, Scope, Scopes, Source, Window
 from runspan.sources.client import Client
 from runspan.sources.fields import LAST, Fields, in_order, row_key
-from runspan.sources.walk import Walk, shown
+from runspan.sources.walk import Walk, broken_off, shown
 
 ABSENT_SECONDS = 600.0
 STATUSES = {
@@ -138,7 +138,7 @@ class Flowyble(Source):
             tuple(row for row in rows if window.holds(row.time_ns)),
             onward.state if onward else None,
             tuple(problems),
-            broken_off=f"{where} breaks off, {fault}" if fault else None,
+            broken_off=broken_off(where, fault),
         )
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:

@@ -33,7 +33,7 @@ from runspan.sources.client import Client
 from runspan.sources.fields import MAX_ROWS, MS_NS, SECOND_NS, Fields, in_order
 from runspan.sources.names import AgentNames
 from runspan.sources.runtype_iterations import read_cost, read_iterations, read_usage, said
-from runspan.sources.walk import AGENT_PAGES, Shown, Walk, shown
+from runspan.sources.walk import AGENT_PAGES, Shown, Walk, broken_off, shown
 
 PAGE_LIMIT = 50
 """As in the vendor's samples: the largest page is not documented."""
@@ -109,7 +109,7 @@ class Runtype(Source):
             some = [Scope(key, row.text("name")) for row in rows if (key := row.identifier("id"))]
             agents |= {agent.key: agent for agent in some}
             walk, fault = _following(walk, answer, [Shown(agent.key) for agent in some], most_pages=AGENT_PAGES)
-        scopes = Scopes(tuple(agents.values()), f"{where} breaks off, {fault}" if fault else None)
+        scopes = Scopes(tuple(agents.values()), broken_off(where, fault))
         self._names.learn(scopes, asked_ns=asked_ns)
         return scopes
 
@@ -142,7 +142,7 @@ class Runtype(Source):
             tuple(rows.values()),
             onward.state if onward else None,
             tuple(answer.problems),
-            broken_off=f"{where} breaks off, {fault}" if fault else None,
+            broken_off=broken_off(where, fault),
         )
 
     async def fetch(self, ref: RunRef, *, known_open: bool = False, with_content: bool = False) -> RunBody:

@@ -4,7 +4,6 @@ Pure. Lists end falsely (an empty page behind a cursor that was the id of a dele
 a walk holds just enough of the pages before to tell, and is kept beside the rows as its cursor.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -36,6 +35,11 @@ class Shown(NamedTuple):
 def shown(rows: Iterable[Listed]) -> list[Shown]:
     """Rows of a list of runs, as a walk looks at them."""
     return [Shown(row.run_id, row.time_ns) for row in rows]
+
+
+def broken_off(where: str, fault: str | None) -> str | None:
+    """The line that says of a list why it leads no further, where it does not."""
+    return f"{where} breaks off, {fault}" if fault else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,7 @@ class Walk:
     @property
     def state(self) -> Json:
         """As JSON, to be kept between pages."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if self._tells(field)}
-
-    def _tells(self, field: "dataclasses.Field[Any]") -> bool:
-        return getattr(self, field.name) != field.default
+        return {field.name: told for field in fields(self) if (told := getattr(self, field.name)) != field.default}
 
     def has_left(self, window: Window, rows: Sequence[Shown]) -> bool:
         """Whether a list that should be newest first has come to what is older than the window.

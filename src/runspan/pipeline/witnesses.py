@@ -30,7 +30,7 @@ def patience(error: Exception) -> Patience:
     """By what is said instead of a run: that there is none, nothing that is one, no JSON, or nothing at all."""
     match error:
         case RunGone():
-            return Patience(1, 5, 13)
+            return Patience(2, 5, 13)
         case RunUnreadable():
             return Patience(3, 13, 13)
         case SourceGarbled() | SourceRefused():
@@ -56,7 +56,9 @@ class Witnesses:
         self._last_come: RunRef | None = None
         self._asking = asyncio.Lock()
         self._failing_since: dict[str, int] = {}
-        """By id of a run that does not come: how many others had come when it first did not."""
+        """By id of a run that does not come: how many others had come when it first did not.
+
+        One that came after that, and before the run was asked for in vain again, tells against the run."""
         self.seen = Seen()
         self._known = True
         """Whether there was any run to ask for, the last time."""
@@ -78,20 +80,19 @@ class Witnesses:
         `asked`: what there was to see when it was asked for. Where no other comes either it is the platform that fails,
         and it is left alone for a while.
         """
+        failing_since = self._failing_since.setdefault(ref.run_id, self.seen.come)
         others_come = await self._come(asked)
         is_answer = isinstance(error, RunGone | RunUnreadable)
         if not others_come and (self._known or not is_answer):
             self._line.fetching.failed(_as_unavailable(error))
-        # Of a run that is not there, one other that comes says enough. For the rest, what comes only now may tell no
-        # more than that an outage has just ended.
-        came_before = self._came_while_failing(ref, asked)
         after = patience(error)
-        if others_come if isinstance(error, RunGone) else came_before:
-            enough = after.others_come
-        elif others_come:
-            return False
-        else:
+        if not others_come:
             enough = after.none_comes if self._known else after.none_is_known
+        elif failing_since < asked.come:
+            enough = after.others_come
+        else:
+            # What comes only now may tell no more than that an outage has just ended.
+            return False
         return enough is not None and attempts >= enough
 
     async def _come(self, since: Seen) -> bool:
@@ -101,10 +102,6 @@ class Witnesses:
             if self.seen == since and not await self._one_comes():
                 self.seen = self.seen._replace(in_vain=self.seen.in_vain + 1)
         return self.seen.come > since.come
-
-    def _came_while_failing(self, ref: RunRef, asked: Seen) -> bool:
-        """Whether others came after this run first did not, and before it was asked for this time, in vain again."""
-        return self._failing_since.setdefault(ref.run_id, self.seen.come) < asked.come
 
     async def _one_comes(self) -> bool:
         """Ask for a run that has come before."""

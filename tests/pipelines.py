@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from tests.ledgers import SECOND, Clock, url
 
 HOUR = 3600 * SECOND
 PATIENCE_SECONDS = 30.0
+UNDER_WAY_SECONDS = 0.25
 
 
 class NoQuota:
@@ -159,12 +160,17 @@ def advance(line_up: Pipeline, clock: Clock, seconds: float) -> None:
 
 
 async def pass_time(line_up: Pipeline, clock: Clock, step_seconds: float, condition: Callable[[], bool]) -> None:
-    """Advance step by step until the condition holds; fails when it does not come to that."""
+    """Advance step by step until the condition holds; fails when it does not come to that.
+
+    The clock stands while runs are under way (but not for those that never answer), or leases would end meanwhile.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "what was waited for did not come"
         advance(line_up, clock, step_seconds)
         await asyncio.sleep(0.005)
+        with suppress(AssertionError):
+            await until(lambda: not line_up.outbox.leased, UNDER_WAY_SECONDS)
 
 
 def delete_between_pages(monkeypatch: pytest.MonkeyPatch, bench: Bench, source: Source, run_ids: Iterable[str]) -> None:

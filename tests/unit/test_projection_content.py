@@ -245,11 +245,11 @@ def test_a_secret_at_the_end_of_the_piece_that_is_read_is_not_shown() -> None:
     ],
 )
 def test_no_text_takes_redaction_more_than_linear_time(unit: str) -> None:
-    text = unit.replace("Bearer", "Bearer ") * (40_000 // len(unit))
+    text = unit.replace("Bearer", "Bearer ") * (160_000 // len(unit))
     before = time.process_time()
     redact(f"Bearer token:// a@{text}")
-    # Fifty milliseconds at most, where a pattern that reads parts of a text again and again takes three hundred.
-    assert time.process_time() - before < 0.2
+    # A fifth of a second, where a pattern that reads parts of a text again and again takes five.
+    assert time.process_time() - before < 1
 
 
 # Strings and attributes

@@ -24,6 +24,7 @@ from runspan.ledger import Account, Finished, Ledger, NewRow, RowState
 from runspan.model import Locator, RunRef
 from runspan.pipeline.assembly import pipeline
 from runspan.pipeline.backfill import Backfill
+from runspan.pipeline.discovery import Discovery
 from runspan.pipeline.request import Request
 from tests.ledgers import SECOND
 from tests.otlp_store import OtlpStore, lost_ack, refuse, slow
@@ -230,6 +231,24 @@ class TestStopping:
         async with running(bench, store, bench.source("casedev", **PACE)) as one:
             await until(lambda: bool(bench.simulator.asked("casedev")))
             assert await one.stop() < 2
+
+    async def test_a_look_that_takes_its_time_to_end_is_no_failed_job(
+        self, bench: Bench, store: OtlpStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ):
+        looking = asyncio.Event()
+
+        async def look(discovery: Discovery) -> None:
+            looking.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.2)
+
+        monkeypatch.setattr(Discovery, "poll", look)
+        async with running(bench, store, bench.source("casedev", **PACE)) as one:
+            await looking.wait()
+            assert await one.stop() < 2
+        assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 class TestLedger:

@@ -9,6 +9,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -103,7 +104,6 @@ class Daemon:
         clock = asyncio.create_task(self._watch_clock())
         try:
             await asyncio.wait([stopped, self._fatal, clock, outbox, *works], return_when=asyncio.FIRST_COMPLETED)
-            self._scheduler.pause()
             for task in (self._fatal, clock, outbox, *works):
                 if task.done():
                     task.result()
@@ -114,6 +114,8 @@ class Daemon:
                 work.stop()
             await self._drain(works, outbox)
         finally:
+            self._scheduler.pause()
+            await asyncio.sleep(0)  # Of a job that is cancelled before it has begun, the scheduler would complain.
             self._scheduler.shutdown(wait=False)
             # A look that is cut short goes on at its cursor next time.
             tasks = (stopped, clock, outbox, *works, *self._looking)
@@ -187,21 +189,25 @@ class Daemon:
         self, interval: timedelta, first: datetime, job: Callable[..., Coroutine[Any, Any, None]], *args: object
     ) -> None:
         async def guarded() -> None:
-            task = asyncio.create_task(job(*args))
-            self._looking.add(task)
-            # wait() lets a cancelled look end quietly; to the scheduler it would be a failed job.
-            await asyncio.wait([task])
-            self._looking.discard(task)
-            error = None if task.cancelled() else task.exception()
-            if isinstance(error, LedgerUnusable) and not self._fatal.done():
-                self._fatal.set_exception(error)
-            elif error:
-                log.error(said(error), action="job_failed")
+            look = asyncio.create_task(job(*args))
+            self._looking.add(look)
+            look.add_done_callback(self._looked)
+            # Where one or both of them are cancelled this ends quietly: to the scheduler it would be a failed job.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([look])
 
         scheduled = self._scheduler.add_job(  # pyright: ignore[reportUnknownMemberType]
             guarded, "interval", seconds=interval.total_seconds(), next_run_time=first
         )
         self._jobs.append(scheduled)
+
+    def _looked(self, look: asyncio.Task[None]) -> None:
+        self._looking.discard(look)
+        error = None if look.cancelled() else look.exception()
+        if isinstance(error, LedgerUnusable) and not self._fatal.done():
+            self._fatal.set_exception(error)
+        elif error:
+            log.error(said(error), action="job_failed")
 
     async def _prune(self, line: Line) -> None:
         before_ns = self._pipeline.now() - nanoseconds(self._pipeline.config.ledger.retention)

@@ -1,7 +1,10 @@
 """Encoded traces for tests of everything behind the projection."""
 
+from collections.abc import Sequence
+
 from runspan.model import RunRef
-from runspan.otlp.base import EncodedTrace
+from runspan.otlp.base import EncodedTrace, Outcome
+from runspan.otlp.delivery import Delivery
 from runspan.otlp.encode import encode
 from runspan.projection import ids
 from runspan.trace import Link, Span, SpanEvent, SpanKind, Trace
@@ -43,3 +46,12 @@ def encoded_trace(run_id: str = "run-1", *, spans: int = 2, padding_bytes: int =
         for place in range(1, spans)
     ]
     return encode(Trace(ref=ref, trace_id=trace_id, resource={"service.name": "tests"}, spans=(root, *children)))
+
+
+async def delivered(delivery: Delivery, traces: Sequence[EncodedTrace]) -> list[Outcome]:
+    """What became of each trace, in order."""
+    outcomes: dict[int, Outcome] = {}
+    async for settled in delivery.deliver(traces):
+        assert not outcomes.keys() & settled.keys()
+        outcomes |= settled
+    return [outcomes[place] for place in range(len(traces))]

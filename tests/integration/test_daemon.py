@@ -27,7 +27,8 @@ from runspan.pipeline.backfill import Backfill
 from runspan.pipeline.discovery import Discovery
 from runspan.pipeline.request import Request
 from tests.ledgers import SECOND
-from tests.otlp_store import OtlpStore, lost_ack, refuse, slow
+from tests.otlp_store import OtlpStore, Reply, accept, lost_ack, refuse, slow
+from tests.otlp_store import Request as Posted
 from tests.pipelines import HOUR, Bench, counted, position_ns, row_of, until
 
 EXPORTED, DUE = RowState.EXPORTED, RowState.DUE
@@ -225,6 +226,28 @@ class TestStopping:
             assert 0.2 < await one.stop() < 2
             assert counted(one.ledger) == {DUE: 5}
             assert all(row.leased_until_ns is None for row in one.ledger.runs())
+
+    async def test_what_was_acknowledged_is_marked_though_its_batch_is_cut_short(
+        self, bench: Bench, store: OtlpStore, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Here the batch is one request for each trace, and the last of them is not answered any more."""
+        monkeypatch.setattr("runspan.daemon.daemon.DRAIN_SECONDS", 0.3)
+        bench.add(casedev_run(n, created_at_ns=time.time_ns() - HOUR) for n in range(12))
+        taken: list[str] = []
+
+        def answer(request: Posted) -> Reply:
+            if len(request.run_ids) > 1:
+                return refuse(413)
+            if len(taken) == 3:
+                return slow(2)
+            taken.extend(request.run_ids)
+            return accept()
+
+        store.rule = answer
+        async with running(bench, store, bench.source("casedev", **PACE, concurrency=12)) as one:
+            await until(lambda: len(store.requests) > 3 and len(store.requests[-1].run_ids) == 1 and len(taken) == 3)
+            await one.stop()
+            assert {row.ref.run_id for row in one.ledger.runs() if row.state is EXPORTED} == {*taken}
 
     async def test_a_look_that_is_under_way_does_not_hold_it_up(self, bench: Bench, store: OtlpStore):
         bench.simulator.fault("casedev", "/run", Hang())

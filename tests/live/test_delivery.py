@@ -9,7 +9,7 @@ from runspan.otlp.delivery import Delivery
 from runspan.otlp.grpc import GrpcExporter
 from runspan.otlp.http import HttpExporter
 from tests.live.jaeger import Jaeger
-from tests.traces import encoded_trace
+from tests.traces import delivered, encoded_trace
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -42,7 +42,7 @@ async def test_request_that_is_too_large_says_so(exporter: Exporter) -> None:
 async def test_unreadable_trace_is_found_among_good_ones(exporter: Exporter) -> None:
     assert (await exporter.send([unreadable()])).kind is AnswerKind.BAD_DATA
     traces = [encoded_trace("a"), encoded_trace("b"), unreadable(), encoded_trace("c")]
-    verdicts = [outcome.verdict for outcome in await Delivery(exporter).deliver(traces)]
+    verdicts = [outcome.verdict for outcome in await delivered(Delivery(exporter), traces)]
     assert verdicts == [Verdict.EXPORTED, Verdict.EXPORTED, Verdict.QUARANTINED, Verdict.EXPORTED]
 
 

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from runspan.otlp.base import Answer, AnswerKind, EncodedTrace, Outcome, Verdict
 from runspan.otlp.delivery import Delivery
 from runspan.otlp.memory import MemoryExporter, accept
-from tests.traces import encoded_trace
+from tests.traces import delivered, encoded_trace
 
 SECOND_NS = 1_000_000_000
 WALL_NS = 1_767_225_600 * SECOND_NS
@@ -29,7 +29,7 @@ class Bench:
         )
 
     async def deliver(self, *run_ids: str) -> list[Outcome]:
-        return await self.delivery.deliver([encoded_trace(run_id) for run_id in run_ids])
+        return await delivered(self.delivery, [encoded_trace(run_id) for run_id in run_ids])
 
     async def verdicts(self, *run_ids: str) -> list[Verdict]:
         return [outcome.verdict for outcome in await self.deliver(*run_ids)]
@@ -68,6 +68,24 @@ async def test_trace_above_the_request_size_still_goes_alone():
     bench = Bench(max_request_bytes=10)
     assert await bench.verdicts("a", "b") == [EXPORTED] * 2
     assert bench.sent == [["a"], ["b"]]
+
+
+async def test_what_a_request_has_settled_is_told_before_the_next_one():
+    bench = Bench(poison(AnswerKind.TOO_LARGE, "c"))
+    told = bench.delivery.deliver([encoded_trace(run_id) for run_id in "abcd"])
+    seen = [([*outcomes], len(bench.sent)) async for outcomes in told]
+    assert bench.sent == [list("abcd"), ["a", "b"], ["c", "d"], ["c"], ["d"]]
+    assert seen == [([0, 1], 2), ([2], 4), ([3], 5)]
+
+
+async def test_an_exporter_that_raises_is_a_destination_that_fails():
+    def raises(traces: Sequence[EncodedTrace]) -> Answer:
+        raise ZeroDivisionError
+
+    bench = Bench(raises)
+    assert await bench.verdicts("a", "b") == [DUE, DUE]
+    assert not bench.delivery.healthy
+    assert "ZeroDivisionError" in (bench.delivery.last_error or "")
 
 
 class TestTooLarge:

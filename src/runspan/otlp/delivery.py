@@ -19,11 +19,12 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from runspan.errors import said
 from runspan.otlp.base import Answer, AnswerKind, EncodedTrace, Exporter, Outcome, Verdict
 
 log = structlog.get_logger()
@@ -98,20 +99,24 @@ class Delivery:
         held_ns = self._held_ns()
         return self._now_ns() + held_ns if held_ns else 0
 
-    async def deliver(self, traces: Sequence[EncodedTrace]) -> list[Outcome]:
-        """What became of each trace, in order. Before `retry_at_ns` nothing is sent and all stay due.
+    async def deliver(self, traces: Sequence[EncodedTrace]) -> AsyncGenerator[Mapping[int, Outcome]]:
+        """What became of each trace, by its place: after each request what that one settled, so that it can be marked
+        before the next. Before `retry_at_ns` nothing is sent and all stay due.
 
         Callers take turns: the destination sees one request at a time.
         """
         async with self._turn:
-            outcomes: dict[int, Outcome] = {}
             # Behind the others: while the destination is tried with one trace, it had better be a good one.
             pending = deque(sorted(range(len(traces)), key=lambda place: self._count(traces[place])))
-            while pending:
-                batch = self._next_batch(traces, pending)
+            halves: list[list[int]] = []
+            while halves or pending:
+                batch = halves.pop() if halves else self._next_batch(traces, pending)
                 settled = await self._settle([traces[place] for place in batch])
-                outcomes.update(zip(batch, settled, strict=True))
-            return [outcomes[place] for place in range(len(traces))]
+                if settled is None:
+                    middle = len(batch) // 2
+                    halves += [batch[middle:], batch[:middle]]
+                else:
+                    yield dict(zip(batch, settled, strict=True))
 
     def _next_batch(self, traces: Sequence[EncodedTrace], pending: deque[int]) -> list[int]:
         batch = [pending.popleft()]
@@ -128,11 +133,11 @@ class Delivery:
     def _goes_alone(self, trace: EncodedTrace) -> bool:
         return self._one_by_one or not self.healthy or self._count(trace) > 1
 
-    async def _settle(self, batch: Sequence[EncodedTrace]) -> list[Outcome]:
-        """Send a batch, and its parts where that is the way to tell a bad trace from good ones."""
+    async def _settle(self, batch: Sequence[EncodedTrace]) -> list[Outcome] | None:
+        """Send a batch; None where its halves are to be sent instead, to tell a bad trace from good ones."""
         if self._held_ns() > 0:
             return self._due(batch, self.last_error or "", self._held_ns() / 1e9)
-        answer = await self._exporter.send(batch)
+        answer = await self._ask(batch)
         match answer.kind:
             case AnswerKind.ACCEPTED:
                 self._passed(batch)
@@ -141,7 +146,7 @@ class Delivery:
             case AnswerKind.PARTIAL:
                 return self._partly_taken(batch, answer)
             case AnswerKind.TOO_LARGE if len(batch) > 1:
-                return await self._settle_halves(batch)
+                return None
             case AnswerKind.TOO_LARGE:
                 return self._refused_for_good(batch, answer, QUARANTINED_IN_A_ROW, retryable=True)
             case AnswerKind.BAD_DATA:
@@ -149,9 +154,12 @@ class Delivery:
             case AnswerKind.RETRY | AnswerKind.FAILED | AnswerKind.WRONG:
                 return self._refused(batch, answer)
 
-    async def _settle_halves(self, batch: Sequence[EncodedTrace]) -> list[Outcome]:
-        middle = len(batch) // 2
-        return [*await self._settle(batch[:middle]), *await self._settle(batch[middle:])]
+    async def _ask(self, batch: Sequence[EncodedTrace]) -> Answer:
+        try:
+            return await self._exporter.send(batch)
+        except Exception as error:
+            # A hole in an exporter must not end the bridge.
+            return Answer(AnswerKind.FAILED, f"the exporter failed: {said(error)}")
 
     def _partly_taken(self, batch: Sequence[EncodedTrace], answer: Answer) -> list[Outcome]:
         self._passed(batch)
@@ -176,19 +184,19 @@ class Delivery:
         )
         return [Outcome(Verdict.DOUBTFUL, reason)] * len(batch)
 
-    async def _bad_data(self, batch: Sequence[EncodedTrace], answer: Answer) -> list[Outcome]:
+    async def _bad_data(self, batch: Sequence[EncodedTrace], answer: Answer) -> list[Outcome] | None:
         """Look for the bad trace, unless it is the destination that is wrong: then it would refuse anything."""
         by_a_trace = self._is_fresh(self._passed_ns)
         if not (by_a_trace or self._is_fresh(self._probe_passed_ns)):
             # A request with nothing in it is valid, and leaves nothing behind.
-            probe = await self._exporter.send([])
+            probe = await self._ask([])
             if probe.kind not in (AnswerKind.ACCEPTED, AnswerKind.PARTIAL):
                 down = probe.kind in (AnswerKind.RETRY, AnswerKind.FAILED)
                 reason = f"{answer.reason}; and it refuses an empty request too"
                 return self._refused(batch, probe if down else Answer(AnswerKind.WRONG, reason))
             self._probe_passed_ns = self._monotonic_ns()
         if len(batch) > 1:
-            return await self._settle_halves(batch)
+            return None
         # That it takes nothing at all proves little. One trace may be lost to such proof.
         believed = QUARANTINED_IN_A_ROW if by_a_trace else 1
         return self._refused_for_good(batch, answer, believed, retryable=not by_a_trace)

@@ -1,12 +1,13 @@
 """The end of a run's way: deliver, acknowledge, mark in the ledger.
 
 All sources share one outbox, since they share one destination. The digests of a batch are committed before it is sent
-and its rows are marked after the acknowledgement, each in one transaction: whatever dies in between, the rows are still
-due, and what is sent again is the same bytes.
+and its rows are marked after the acknowledgement of each request: whatever dies in between, the rows are still due, and
+what is sent again is the same bytes.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -162,17 +163,22 @@ class Outbox:
             )
         if not batch:
             return
-        outcomes = await self.delivery.deliver([parcel.encoded for parcel in batch])
+        async with aclosing(self.delivery.deliver([parcel.encoded for parcel in batch])) as requests:
+            async for outcomes in requests:
+                await self._mark([(batch[place], outcome) for place, outcome in outcomes.items()])
+
+    async def _mark(self, settled: Iterable[tuple[Parcel, Outcome]]) -> None:
         now_ns = self._now()
-        finished = [self._finished(parcel, outcome, now_ns) for parcel, outcome in zip(batch, outcomes, strict=True)]
-        await asyncio.to_thread(self._ledger.finish, finished)
-        self.leased.difference_update(row.ref for row in finished)
-        for parcel, row in zip(batch, finished, strict=True):
+        marks = [(parcel, self._finished(parcel, outcome, now_ns)) for parcel, outcome in settled]
+        await asyncio.to_thread(self._ledger.finish, [row for _, row in marks])
+        self.leased.difference_update(row.ref for _, row in marks)
+        for parcel, row in marks:
             self._on_marked(parcel, row.state)
-        exported = sum(row.state is RowState.EXPORTED for row in finished)
+            parcel.settled.set()
+        exported = [parcel for parcel, row in marks if row.state is RowState.EXPORTED]
         if exported:
-            spans = sum(len(p.encoded.trace.spans) for p in batch)
-            log.info("runs exported", action="exported", runs=exported, spans=spans)
+            spans = sum(len(parcel.encoded.trace.spans) for parcel in exported)
+            log.info("runs exported", action="exported", runs=len(exported), spans=spans)
 
     def _finished(self, parcel: Parcel, outcome: Outcome, now_ns: int) -> Finished:
         ref, claim = parcel.claim.ref, parcel.claim

@@ -30,6 +30,8 @@ from runspan.origin import origin_of
 log = structlog.get_logger()
 
 USER_AGENT = "runspan"
+LONGEST_HEADER_BYTES = 64 * 1024
+"""Gateways with a content security policy of their own pass the 8 KiB that clients stand by default."""
 HELD_AT_ONCE_BYTES = 64 * 1024
 """A body takes its share of memory by such pieces while it comes: few platforms tell its size beforehand, and one that
 sends it slowly must not hold up others."""
@@ -59,6 +61,20 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class _Answer(aiohttp.ClientResponse):
+    """An answer without the words beside its status: nobody reads them, and httpx stands no other than ASCII."""
+
+    async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        await super().start(connection)
+        self.reason = None
+        return self
+
+
+async def _forget_location(response: httpx.Response) -> None:
+    """httpx reads it also where it follows no redirect, and raises for what is no URL."""
+    response.headers.pop("location", None)
 
 
 class Connection:
@@ -93,7 +109,11 @@ class Connection:
         # Both httpx and aiohttp would carry one answer's cookies into the next request.
         def session() -> aiohttp.ClientSession:
             return aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=100, ssl=context), cookie_jar=aiohttp.DummyCookieJar()
+                connector=aiohttp.TCPConnector(limit=100, ssl=context),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                response_class=_Answer,
+                max_line_size=LONGEST_HEADER_BYTES,
+                max_field_size=LONGEST_HEADER_BYTES,
             )
 
         self._client = httpx.AsyncClient(
@@ -102,6 +122,7 @@ class Connection:
             headers={"user-agent": USER_AGENT},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             follow_redirects=False,
+            event_hooks={"response": [_forget_location]},
         )
 
     async def request(
@@ -116,7 +137,8 @@ class Connection:
     ) -> Reply:
         """One request, one answer. `path` is already encoded and goes behind the base URL's path.
 
-        `on_answer` is awaited when the answer begins. Raises ConnectionFailed, BodyTooLarge.
+        `on_answer` is awaited when the answer begins. A body that cannot be read hides no status but a good one: with
+        any other it is taken for empty. Raises ConnectionFailed, BodyTooLarge.
         """
         query = f"?{urllib.parse.urlencode(params)}" if params else ""
         url = f"{self.base_url}{path}{query}"
@@ -127,7 +149,13 @@ class Connection:
             ):
                 if on_answer:
                     await on_answer()
-                reply = Reply(response.status_code, dict(response.headers), await self._read(response, deadline))
+                try:
+                    body = await self._read(response, deadline)
+                except (BodyTooLarge, httpx.HTTPError, aiohttp.ClientError):
+                    if response.is_success:
+                        raise
+                    body = b""
+                reply = Reply(response.status_code, dict(response.headers), body)
         except (httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             tls, timed_out = _is_tls(error), _is_timeout(error)
             raise ConnectionFailed(self._way + _describe(error), tls=tls, timed_out=timed_out) from None
@@ -269,6 +297,7 @@ def _describe(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.errno is not None:
             return os.strerror(cause.errno) if cause.errno > 0 else "the name does not resolve"
     return {
+        "DecodingError": "the answer is not packed as it says",
         "ReadError": "the answer broke off",
         "ConnectTimeout": "the connection broke off",
         "ClientResponseError": "the answer is not HTTP: is this the right port?",

@@ -20,8 +20,9 @@ def retry_after_seconds(headers: Mapping[str, str], now_seconds: float) -> float
     """
     for name, unit_seconds in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            return min(float(value) * unit_seconds, FOREVER_SECONDS)
+        # Two proxies may each have added theirs.
+        if re.fullmatch(r"\d+(\.\d+)?(\s*,\s*\d+(\.\d+)?)*", value):
+            return min(max(map(float, value.split(","))) * unit_seconds, FOREVER_SECONDS)
         if value and name == "retry-after":
             at_seconds = _http_date_seconds(value)
             return None if at_seconds is None else min(max(0.0, at_seconds - now_seconds), FOREVER_SECONDS)

@@ -155,6 +155,19 @@ async def error_from(answer: bytes | None, **settings: Any) -> tuple[RunspanErro
         return raised.value, server, opened
 
 
+NO_URLS = [
+    "http:foo",
+    "https:foo",
+    "foo:bar",
+    "mailto:x",
+    "javascript:alert(1)",
+    "data:,x",
+    "http:\\\\x",
+    "//[",
+    "\x7f",
+]
+
+
 # What leaves
 
 
@@ -166,6 +179,13 @@ async def test_redirects_are_not_followed_and_the_key_stays_home(status: int):
         assert "redirect" in str(error)
         assert server.requests[0].headers["x-api-key"] == KEY
         assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize("location", ["http:foo", "foo:bar", "mailto:x", "data:,x", "http:\\\\x", "//[", "\x7f"])
+async def test_a_redirect_to_what_is_no_url_is_a_redirect(location: str):
+    error, _, _ = await error_from(reply(302, location=location))
+    assert isinstance(error, SourceUnavailable)
+    assert "302, a redirect" in str(error)
 
 
 @pytest.mark.parametrize(

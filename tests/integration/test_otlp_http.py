@@ -1,3 +1,4 @@
+import asyncio
 import email.utils
 import time
 import urllib.parse
@@ -7,7 +8,7 @@ import pytest
 from runspan import otlp
 from runspan.config import DestinationConfig
 from runspan.otlp.base import Answer, AnswerKind
-from runspan.otlp.http import HttpExporter, kind_of
+from runspan.otlp.http import MAX_RESPONSE_BYTES, HttpExporter, kind_of
 from runspan.otlp.tls import TlsFiles
 from tests.otlp_store import OtlpStore, Reply, lost_ack, page, partial, refuse, reset, slow
 from tests.traces import encoded_trace
@@ -134,6 +135,46 @@ async def test_redirect_is_not_followed(store, exporter):
     )
     assert answer.kind is AnswerKind.WRONG
     assert "redirects are not followed" in answer.reason
+
+
+@pytest.mark.parametrize("location", ["http:foo", "mailto:x", "//["])
+async def test_redirect_to_what_is_no_url_is_one_too(store, exporter, location):
+    answer = await answer_to(exporter, store, Reply(status=302, headers={"location": location}, keep=False))
+    assert answer.kind is AnswerKind.WRONG
+    assert "redirects are not followed" in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, AnswerKind.BAD_DATA), (413, AnswerKind.TOO_LARGE), (429, AnswerKind.RETRY), (401, AnswerKind.WRONG)],
+)
+@pytest.mark.parametrize("body", ["too large", "not packed"])
+async def test_a_body_that_cannot_be_read_does_not_hide_a_refusal(store, exporter, status, kind, body):
+    headers = {"retry-after": "7"} | ({"content-encoding": "gzip"} if body == "not packed" else {})
+    content = b"x" * (2 * MAX_RESPONSE_BYTES if body == "too large" else 20)
+    answer = await answer_to(exporter, store, Reply(status=status, headers=headers, body=content, keep=False))
+    assert answer.kind is kind
+    assert answer.retry_after_seconds == 7
+    assert f"answered {status}" in answer.reason
+
+
+async def test_long_headers_of_a_gateway_are_read(store, exporter):
+    long = {"content-security-policy": "x" * 20_000}
+    assert (await answer_to(exporter, store, Reply(headers=long))).kind is AnswerKind.ACCEPTED
+
+
+@pytest.mark.parametrize("words", ["Überall gut".encode("latin-1"), "好".encode(), b""])
+async def test_words_beside_the_status_are_not_read(words):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+        writer.write(b"HTTP/1.1 200 " + words + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        exporter = HttpExporter(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/traces", timeout_seconds=5)
+        assert (await exporter.send([encoded_trace()])).kind is AnswerKind.ACCEPTED
+        await exporter.close()
 
 
 async def test_partial_success(store, exporter):

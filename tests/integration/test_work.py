@@ -19,7 +19,7 @@ from runspan.errors import LedgerUnusable, SourceBusy
 from runspan.http import HELD_AT_ONCE_BYTES
 from runspan.ledger import LEASE_NS, RowState
 from runspan.metrics import Metrics
-from runspan.model import Locator
+from runspan.model import Locator, RunBody
 from runspan.otlp.base import Answer, AnswerKind, EncodedTrace
 from runspan.otlp.memory import MemoryExporter, accept
 from runspan.pipeline.assembly import Pipeline
@@ -325,7 +325,7 @@ class TestBadData:
 
     @pytest.mark.parametrize("method", ["read", "fetch"])
     async def test_a_hole_in_our_reading_costs_one_run(
-        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
+        self, bench: Bench, clock: Clock, monkeypatch: pytest.MonkeyPatch, method: str
     ):
         bad, *good = bench.add(ended(5))
         async with bench.pipeline(bench.source("casedev")) as line_up:
@@ -341,7 +341,7 @@ class TestBadData:
             monkeypatch.setattr(source, method, breaks)
             await poll(line_up)
             async with working(line_up):
-                await until(lambda: counted(line_up.ledger) == {QUARANTINED: 1, EXPORTED: 4})
+                await pass_time(line_up, clock, 1, lambda: counted(line_up.ledger) == {QUARANTINED: 1, EXPORTED: 4})
             row = row_of(line_up.ledger, bad)
             assert "KeyError at breaks" in (row.reason or "")
             assert "secret" not in (row.reason or "")
@@ -422,6 +422,26 @@ class TestBadData:
                     await pass_time(line_up, clock, 900, failed)
         async with bench.pipeline(bench.source("casedev")) as line_up, working(line_up):
             await pass_time(line_up, clock, 900, lambda: counted(line_up.ledger) == {QUARANTINED: 1, EXPORTED: 1})
+
+    async def test_a_hole_in_our_asking_quarantines_nothing_while_all_runs_meet_it(
+        self, bench: Bench, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ):
+        bench.add(ended(4))
+        async with bench.pipeline(bench.source("casedev")) as line_up:
+            [line] = line_up.lines
+
+            async def fails(*args: object, **settings: object) -> RunBody:
+                raise ZeroDivisionError
+
+            async with working(line_up):
+                with monkeypatch.context() as patched:
+                    patched.setattr(line.source, "fetch", fails)
+                    await poll(line_up)
+                    await pass_time(
+                        line_up, clock, 900, lambda: max(row.attempts for row in line_up.ledger.runs()) >= 20
+                    )
+                    assert counted(line_up.ledger) == {DUE: 4}
+                await pass_time(line_up, clock, 900, lambda: counted(line_up.ledger) == {EXPORTED: 4})
 
 
 class TestSources:

@@ -77,6 +77,11 @@ def test_any_answer_is_an_answer(status: int, media_type: str, body: bytes, retr
     assert (answer.retry_after_seconds or 0.0) >= 0
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("7", 7), ("7, 30", 30), ("7,7", 7), ("7, soon", None), ("-7", None)])
+def test_a_header_that_comes_twice_asks_for_the_longer_wait(text: str, seconds: float | None) -> None:
+    assert retry_after_seconds({"retry-after": text}, 1.8e9) == seconds
+
+
 @given(header_texts, header_texts, header_texts)
 def test_any_header_about_waiting_is_a_time_or_none(after: str, remaining: str, reset: str) -> None:
     headers = {"retry-after": after, "ratelimit-remaining": "0", "ratelimit-reset": reset, "retry-after-ms": remaining}
@@ -110,12 +115,34 @@ def test_an_answer_made_to_hurt_does_not(name: str, media_type: str, status: int
     assert answer_to(status, {"content-type": media_type}, HUGE[name]).kind in AnswerKind
 
 
-@pytest.mark.parametrize("body", [b'{"error": "who are you"}', b'{"partialSuccess": []}', b'{"success": false}', b"{]"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": "who are you"}',
+        b'{"partialSuccess": []}',
+        b'{"success": false}',
+        b'{"status": "Error"}',
+        b'{"code": 8, "message": "quota exhausted"}',
+        b'{"code": 503, "message": ""}',
+        b"{]",
+    ],
+)
 def test_an_object_that_is_no_answer_to_an_export_is_none(body: bytes) -> None:
     """Else a gateway's complaint with status 200 would mark runs that are nowhere."""
     assert answer_to(200, {"content-type": JSON}, body).kind is AnswerKind.WRONG
 
 
-@pytest.mark.parametrize("body", [b"{}", b'{"partialSuccess": {}}', b'{"message": "OK"}', b""])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"partialSuccess": {}}',
+        b'{"message": "OK"}',
+        b'{"code": 0, "message": "OK"}',
+        b'{"code": 200, "message": "OK"}',
+        b'{"status": "ok"}',
+        b"",
+    ],
+)
 def test_an_object_that_is_one_is_taken(body: bytes) -> None:
     assert answer_to(200, {"content-type": JSON}, body).kind is AnswerKind.ACCEPTED

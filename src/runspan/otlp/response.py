@@ -54,11 +54,15 @@ def _is_refusal(answer: Json) -> bool:
         return True
     said = cast("dict[str, Json]", answer)
     partial = said.get("partialSuccess", said.get("partial_success"))
+    code, status = said.get("code"), said.get("status")
     return bool(
         not (partial is None or isinstance(partial, dict))
         or said.get("error")
         or said.get("errors")
         or said.get("success") is False
+        or (isinstance(status, str) and status.lower() in ("error", "fail", "failed", "failure"))
+        # A google.rpc.Status, or an HTTP status in words of its own.
+        or ("message" in said and isinstance(code, int) and code != 0 and not 200 <= code < 300)
     )
 
 

@@ -14,8 +14,10 @@ import structlog
 from runspan.errors import (
     LedgerUnusable,
     RunGone,
+    RunspanError,
     RunUnreadable,
     SourceBusy,
+    SourceGarbled,
     SourceUnavailable,
     said,
 )
@@ -230,11 +232,17 @@ class Work:
         line, known_open = self._line, claim.state is not RowState.DUE
         if known_open:
             await line.open_limiter.acquire()
-        body = await line.source.fetch(
-            claim.ref,
-            known_open=known_open and not self._is_exported_open(claim),
-            with_content=line.projection.tool_content,
-        )
+        try:
+            body = await line.source.fetch(
+                claim.ref,
+                known_open=known_open and not self._is_exported_open(claim),
+                with_content=line.projection.tool_content,
+            )
+        except (RunspanError, TurnsOver):
+            raise
+        except Exception as error:
+            # A hole in our asking may be met by all runs at once, as long as the platform answers so.
+            raise SourceGarbled(f"source {line.name}: a run cannot be asked for: {said(error)}") from error
         return line.source.read(body)
 
     def _mapped(self, claim: Claim, run: Run) -> Parcel | Finished:

@@ -12,8 +12,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from runspan import otlp
 from runspan.config import DestinationConfig
+from runspan.errors import DeliveryRefused
 from runspan.otlp.base import Answer, AnswerKind
-from runspan.otlp.file import MAX_LINE_BYTES, FileExporter, otlp_json_lines
+from runspan.otlp.file import MAX_LINE_BYTES, FileExporter, otlp_json_lines, writable_file
 from tests.traces import encoded_trace
 
 
@@ -125,7 +126,7 @@ async def test_device_that_is_always_full():
     assert (await FileExporter(Path("/dev/full")).send([encoded_trace()])).kind is AnswerKind.RETRY
 
 
-@pytest.mark.parametrize("torn", [b'{"resourceSpans": [{"re', b"x" * 200_000])
+@pytest.mark.parametrize("torn", [b'{"resourceSpans": [{"re', b'{"resource' + b"x" * 200_000])
 async def test_torn_last_line_is_cut(path, torn):
     exporter = FileExporter(path)
     await exporter.send([encoded_trace("a")])
@@ -140,6 +141,17 @@ async def test_file_of_one_torn_line_is_emptied(path):
     path.write_bytes(b'{"resource')
     await FileExporter(path).send([encoded_trace("a")])
     assert run_ids(path) == ["a"]
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG" + b"\0" * 100, b'{"resume": 1}', b"[ledger]\n", b"\n", b"{}"])
+async def test_another_file_is_left_as_it_is(path, content):
+    path.write_bytes(content)
+    answer = await FileExporter(path).send([encoded_trace("a")])
+    assert answer.kind is AnswerKind.WRONG
+    assert "write the path of another file" in answer.reason
+    assert path.read_bytes() == content
+    with pytest.raises(DeliveryRefused, match="something else than OTLP JSON lines"):
+        writable_file(path)
 
 
 async def test_writers_take_turns(path):

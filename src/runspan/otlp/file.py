@@ -25,6 +25,8 @@ from runspan.otlp.base import Answer, AnswerKind, EncodedTrace, Exporter
 MAX_LINE_BYTES = 1_000_000
 """The Collector's file readers cut lines at 1 MiB (`max_log_size`). A longer trace takes several lines."""
 
+_BEGINNING = b'{"resource'
+"""Of each line, also of those of other signals that somebody else may append."""
 _ID_KEYS = ("traceId", "spanId", "parentSpanId")
 _COMES_BACK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOLCK})
 
@@ -47,6 +49,8 @@ class FileExporter(Exporter):
             new = not self._path.exists()
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
+                if not _is_ours(fd):
+                    return Answer(AnswerKind.WRONG, _not_ours(self._path))
                 _append_whole(fd, data)
             finally:
                 os.close(fd)
@@ -71,6 +75,9 @@ def writable_file(path: Path) -> str:
     # It is read as well: a line that was cut off is looked for at its end.
     if not os.access(path, os.R_OK | os.W_OK):
         raise DeliveryRefused(f"{path} cannot be read and written by this user")
+    with path.open("rb", buffering=0) as file:
+        if not _is_ours(file.fileno()):
+            raise DeliveryRefused(_not_ours(path))
     return f"{path} can be written"
 
 
@@ -134,6 +141,18 @@ def _as_json(request: ExportTraceServiceRequest) -> dict[str, Any]:
                         if key in ids:
                             ids[key] = base64.b64decode(ids[key]).hex()
     return tree
+
+
+def _is_ours(fd: int) -> bool:
+    """Whether a file holds OTLP JSON lines, by its beginning: a slip in the configuration must destroy no other."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return True
+    head = os.pread(fd, len(_BEGINNING), 0)
+    return head == _BEGINNING[: len(head)]
+
+
+def _not_ours(path: Path) -> str:
+    return f"{path} holds something else than OTLP JSON lines: write the path of another file"
 
 
 def _append_whole(fd: int, data: bytes) -> None:

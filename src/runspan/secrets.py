@@ -19,6 +19,8 @@ MAX_BYTES = 64 * 1024
 """No secret is larger: it goes into a header."""
 _SHORTEST_MASKED = 4
 """A shorter secret would turn up by chance, and masking it everywhere would spell it out."""
+_SHORTEST_MASKED_IN_BODIES = 16
+"""A shorter one, such as a tenant's name in a header, may be part of an id, which must stay what it is."""
 
 _revealed: set[str] = set()
 _REFERENCE = r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+"
@@ -109,8 +111,18 @@ def conceal(text: str) -> None:
 
 def mask(text: str) -> str:
     """`text` without any secret that this process has revealed so far: the last guard of what is written."""
-    # The longest first: one that begins with another would show its end.
-    for secret in sorted(_revealed, key=len, reverse=True):
-        if len(secret) >= _SHORTEST_MASKED:
-            text = text.replace(secret, MASK)
+    for secret in _of_at_least(_SHORTEST_MASKED):
+        text = text.replace(secret, MASK)
     return text
+
+
+def mask_body(body: bytes) -> bytes:
+    """A platform's answer without our keys, should it repeat one in an agent's name or in a run."""
+    for secret in _of_at_least(_SHORTEST_MASKED_IN_BODIES):
+        body = body.replace(secret.encode(), MASK.encode())
+    return body
+
+
+def _of_at_least(characters: int) -> list[str]:
+    # The longest first: one that begins with another would show its end.
+    return sorted((secret for secret in _revealed if len(secret) >= characters), key=len, reverse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runspan.errors import ConfigError
-from runspan.secrets import MASK, Secret, mask
+from runspan.secrets import MASK, Secret, mask, mask_body
 
 
 @pytest.mark.parametrize("text", ["", "hunter2", "env:", "env:1X", "env:A B", "file:", "ENV:X", "vault:x"])
@@ -99,6 +99,14 @@ def test_a_secret_too_short_to_be_masked_is_not_spelled_out_by_masking(monkeypat
     monkeypatch.setenv("RUNSPAN_TEST_KEY", "a")
     Secret("env:RUNSPAN_TEST_KEY").reveal()
     assert mask("a banana") == "a banana"
+
+
+def test_a_body_loses_our_keys_and_no_short_word_that_an_id_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("orchard-0123456789", "prod"):
+        monkeypatch.setenv("OURS", text)
+        Secret("env:OURS").reveal()
+    body = b'{"id": "prod-7", "name": "orchard-0123456789"}'
+    assert mask_body(body) == b'{"id": "prod-7", "name": "%s"}' % MASK.encode()
 
 
 def test_the_longest_secret_is_masked_first_and_within_json_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from runspan.http import BodyTooLarge, Connection, ConnectionFailed, Reply
 from runspan.model import Json
 from runspan.quantities import format_duration
 from runspan.rate import Limiter, Paused
+from runspan.secrets import mask_body
 from runspan.waits import LONGEST_PAUSE_SECONDS, pause_asked, retry_after_seconds
 
 log = structlog.get_logger()
@@ -123,7 +124,7 @@ class Client:
         if reply.status != 200:
             raise error_of(where, reply, time.time())
         try:
-            return parsed(reply.body)
+            return parsed(mask_body(reply.body))
         except TooManyValues as error:
             raise AnswerTooLarge(f"{where} answered with {error}") from None
         except ValueError:

@@ -220,3 +220,56 @@ async def test_certificates_that_cannot_be_read(tmp_path):
     await exporter.close()
     assert answer.kind is AnswerKind.WRONG
     assert "missing.pem" in answer.reason
+
+
+class Relay:
+    """TCP to a port of this machine; the connections that were open at `forget` are swallowed from then on."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._forgotten: set[int] = set()
+        self.connections = 0
+
+    def forget(self) -> None:
+        self._forgotten = set(range(self.connections + 1))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        number = self.connections
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._port)
+        await asyncio.gather(self._pass(number, reader, to_server), self._pass(number, from_server, writer))
+
+    async def _pass(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if number not in self._forgotten:
+                writer.write(data)
+        writer.close()
+
+
+async def test_a_connection_that_was_forgotten_on_the_way_is_left(store):
+    """As by a NAT, or a balancer whose pod has vanished: nothing comes back, not even an end."""
+    relay = Relay(int(store.grpc_endpoint.rpartition(":")[2]))
+    async with await asyncio.start_server(relay.serve, "127.0.0.1", 0) as listener:
+        exporter = GrpcExporter(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", timeout_seconds=2)
+        assert (await exporter.send([encoded_trace("a")])).kind is AnswerKind.ACCEPTED
+        relay.forget()
+        assert (await exporter.send([encoded_trace("b")])).kind is AnswerKind.RETRY
+        assert (await exporter.send([encoded_trace("b")])).kind is AnswerKind.ACCEPTED
+        await exporter.close()
+    assert relay.connections == 2
+
+
+async def test_an_answer_that_is_too_large_is_no_request_that_is(store, exporter):
+    answer = await answer_to(exporter, store, partial(0, "x" * 2_000_000))
+    assert answer.kind is AnswerKind.WRONG
+    assert answer.reason.endswith("answered with something that is not OTLP")
+
+
+async def test_a_quota_is_no_size(store, exporter):
+    words = "the request rate exceeds maximum size of quota"
+    assert (await answer_to(exporter, store, rpc_refuse(Code.RESOURCE_EXHAUSTED, words))).kind is AnswerKind.FAILED
+
+
+async def test_a_wait_without_end_is_a_wait(store, exporter):
+    reply = rpc_refuse(Code.UNAVAILABLE, retry_delay_seconds=2.0**50)
+    assert ((await answer_to(exporter, store, reply)).retry_after_seconds or 0) >= 1e9

@@ -20,6 +20,7 @@ from runspan.otlp import response
 from runspan.otlp.base import Answer, AnswerKind, EncodedTrace, Exporter
 from runspan.otlp.tls import NO_FILES, TlsFiles
 
+MAX_RESPONSE_BYTES = 1024 * 1024
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 _KINDS = {
@@ -40,7 +41,9 @@ _HINTS = {
     grpc.StatusCode.UNIMPLEMENTED: "there is no OTLP receiver for traces: check the endpoint",
 }
 # What servers in C++, Python, Go, Java, Node and Rust say; gRPC has no code for it. Rust's says it with OUT_OF_RANGE.
-_TOO_LARGE = re.compile(r"larger than max|exceeds maximum size|message length too large", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"message( after decompression)? (larger than max|exceeds maximum size|length too large)", re.I)
+# What gRPC on our side says, with the same code, of an answer that it will not read.
+_ANSWER_TOO_LARGE = "CLIENT: Received message larger than max"
 # What servers in Go and Python say with INTERNAL of a request that is not a valid message.
 _UNREADABLE = re.compile(r"unmarshal|deserializ", re.IGNORECASE)
 # What UNAVAILABLE says where no gRPC server is to be had: TLS, a proxy that refuses us, or a web server.
@@ -55,6 +58,9 @@ _CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Else a new channel would be given the connection of the one before.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
     ("grpc.primary_user_agent", "runspan"),
 ]
 
@@ -99,6 +105,7 @@ class GrpcExporter(Exporter):
         host = self._url.hostname or ""
         port = self._url.port or (443 if self._url.scheme == "https" else 4317)
         self._target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._not_otlp = f"{self._target} answered with something that is not OTLP"
         self._headers = headers
         self._compression = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
         self._timeout_seconds = timeout_seconds
@@ -125,13 +132,16 @@ class GrpcExporter(Exporter):
                 compression=self._compression,
             )
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                # What lies between may have forgotten the connection without a word; gRPC would use it for ever.
+                await self.close()
             return self._read_error(error, secrets)
         except Exception as error:
             # What gRPC cannot even send, such as a header's value; its words would repeat it.
             reason = f"{self._target}: the request cannot be made ({type(error).__name__}): check destination.headers"
             return Answer(AnswerKind.WRONG, reason)
         answer = response.read_response(body, secrets)
-        return answer or Answer(AnswerKind.WRONG, f"{self._target} answered with something that is not OTLP")
+        return answer or Answer(AnswerKind.WRONG, self._not_otlp)
 
     async def _connect(self) -> grpc.aio.Channel:
         if self._channel and self._tls_version != self._tls.version:
@@ -159,6 +169,8 @@ class GrpcExporter(Exporter):
 
     def _read_error(self, error: grpc.aio.AioRpcError, secrets: Sequence[str]) -> Answer:
         details = error.details() or ""
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _ANSWER_TOO_LARGE in details:
+            return Answer(AnswerKind.WRONG, self._not_otlp)
         delay_seconds = _retry_delay_seconds(error)
         words = response.clean(details, secrets)
         hint = _HINTS.get(error.code(), "")

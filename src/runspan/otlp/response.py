@@ -15,6 +15,7 @@ from runspan.model import Json
 from runspan.otlp.base import Answer, AnswerKind
 from runspan.projection.redaction import redact_start
 from runspan.secrets import mask
+from runspan.waits import FOREVER_SECONDS
 
 LONGEST_WORDS = 256
 SHORTEST_SECRET = 8
@@ -75,13 +76,14 @@ def read_status(body: bytes, *, is_json: bool) -> Status | None:
 
 
 def retry_delay_seconds(status: Status) -> float | None:
-    """What a status' RetryInfo asks for; 0 where it has one without a delay, None where it has none."""
+    """What a status' RetryInfo asks for, as `waits` has it; 0 where it asks for no delay, None where it has none."""
     for detail in status.details:
         info = RetryInfo()
         try:
             if detail.Unpack(info):
-                return max(0.0, info.retry_delay.ToTimedelta().total_seconds())
-        except (DecodeError, OverflowError):
+                seconds = info.retry_delay.seconds + info.retry_delay.nanos / 1e9
+                return min(max(0.0, seconds), FOREVER_SECONDS)
+        except DecodeError:
             return None
     return None
 

@@ -6,6 +6,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -442,6 +443,47 @@ def test_a_thread_that_hangs_does_not_keep_it_from_ending(
             assert daemon.signalled(signal.SIGTERM) == 130
             assert time.monotonic() - begun < 13
         assert "stop_forced" in daemon.stderr
+
+
+class Impatient(Program):
+    """One that waits for a locked ledger not for half a minute, but for `BUSY_SECONDS`."""
+
+    BUSY_SECONDS = 6
+
+    def arguments(self, command: str, *arguments: str) -> list[str]:
+        """The command line."""
+        script = (
+            f"from runspan.ledger import store; store.BUSY_TIMEOUT_SECONDS = {self.BUSY_SECONDS}\n"
+            "from runspan.cli import main; main()"
+        )
+        return [sys.executable, "-c", script, *super().arguments(command, *arguments)[1:]]
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGTERM])
+def test_a_ledger_that_stays_locked_is_told_of_at_once_and_not_waited_for_again(
+    number: signal.Signals | None, simulator: Simulator, store: OtlpStore, tmp_path: Path
+) -> None:
+    """Nor does a signal that comes while it ends hide why."""
+    hours_ago_ns = time.time_ns() - 7200 * SECOND_NS
+    runs = [simulator.world.add(casedev_run(key, created_at_ns=hours_ago_ns)) for key in range(100)]
+    program = Impatient.between(simulator, store, tmp_path, source(simulator, "casedev", start="1d"))
+    with program.start("run") as daemon:
+        daemon.wait_logged("exported")
+        with closing(sqlite3.connect(program.ledger, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            said = daemon.wait_logged("ledger_unusable")
+            begun = time.monotonic()
+            if number:
+                daemon.process.send_signal(number)
+            assert daemon.ended() == 4
+            assert time.monotonic() - begun < program.BUSY_SECONDS
+        lines = daemon.stderr.splitlines()
+        assert lines[-1] == said["event"]
+        assert [json.loads(line)["action"] for line in lines[:-1] if '"error"' in line] == ["ledger_unusable"]
+    with program.start("run") as daemon:
+        wait_until(lambda: program.states() == {"exported": len(runs)}, "all runs to be exported")
+        assert daemon.signalled(signal.SIGTERM) == 0
+    assert set(exactly_once(store)) == {run.run_id for run in runs}
 
 
 def test_a_reader_of_its_log_that_stands_still_holds_up_nothing(

@@ -9,7 +9,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -68,15 +68,16 @@ async def run(
         signals.append(number)
         stopping.set()
 
-    with ledger.hold_daemon():
+    with ExitStack() as to_the_end, ledger.hold_daemon():
         async with pipeline(config, ledger, on_marked=marked) as line_up:
-            with on_signal(signalled):
-                _greet(line_up)
-                metrics.watch(line_up)
-                daemon = Daemon(line_up)
-                async with serve(config.web, line_up, metrics) as url:
-                    log.info(f"status page at {url}", action="web_started", url=url)
-                    await daemon.run(stopping)
+            # Until all is given back: a signal that comes meanwhile must not hide how the daemon ended.
+            to_the_end.enter_context(on_signal(signalled))
+            _greet(line_up)
+            metrics.watch(line_up)
+            daemon = Daemon(line_up)
+            async with serve(config.web, line_up, metrics) as url:
+                log.info(f"status page at {url}", action="web_started", url=url)
+                await daemon.run(stopping)
     return signals[0] if signals else None
 
 
@@ -113,6 +114,10 @@ class Daemon:
             for work in self._works:
                 work.stop()
             await self._drain(works, outbox)
+        except LedgerUnusable as error:
+            # Said now, and not only at the end: whatever hangs until then, the page is gone already.
+            log.error(str(error), action="ledger_unusable")
+            raise
         finally:
             self._scheduler.pause()
             await asyncio.sleep(0)  # Of a job that is cancelled before it has begun, the scheduler would complain.

@@ -6,12 +6,25 @@ SQLite only, for now. Everything that knows that is here, but for the dialect's 
 import os
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, NullPool, Pool, QueuePool, StaticPool, create_engine, event, make_url, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    NullPool,
+    Pool,
+    QueuePool,
+    RootTransaction,
+    StaticPool,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from runspan.errors import ConfigError, LedgerUnusable
@@ -22,6 +35,8 @@ from runspan.paths import expanded
 BUSY_TIMEOUT_SECONDS = 30
 """How long to wait for another process' transaction. Ours take milliseconds, so a longer wait means that something else
 holds the file: an editor of databases, a backup, a stopped process."""
+PARTING_SECONDS = 1.0
+"""How long all that comes after such a wait may wait together: mostly what is still to be given back on the way out."""
 
 
 class Store:
@@ -39,6 +54,8 @@ class Store:
         self._inode = path.stat().st_ino if path else None
         # Threads of one process wait here, in turn, and not in SQLite's polling; in memory they share one connection.
         self._turn = threading.Lock()
+        self._gave_up_seconds: float | None = None
+        """When a transaction first waited in vain for another process'; None once one has come through."""
 
     @contextmanager
     def write(self) -> Generator[Connection]:
@@ -49,10 +66,24 @@ class Store:
                     f"the ledger at {self.path} was removed or replaced while it was in use; "
                     f"put it back, or restart to use what is there now"
                 )
-            with self._engine.begin() as connection:
+            with self._engine.connect() as connection, self._begun(connection):
                 if self.guard:
                     self.guard(connection)
                 yield connection
+
+    def _begun(self, connection: Connection) -> RootTransaction:
+        patience_seconds: float = BUSY_TIMEOUT_SECONDS
+        if self._gave_up_seconds is not None:
+            patience_seconds = max(0.0, self._gave_up_seconds + PARTING_SECONDS - time.monotonic())
+        connection.execution_options(wait_seconds=patience_seconds)
+        try:
+            transaction = connection.begin()
+        except DBAPIError as error:
+            if _is_locked(error.orig) and self._gave_up_seconds is None:
+                self._gave_up_seconds = time.monotonic()
+            raise
+        self._gave_up_seconds = None
+        return transaction
 
     @contextmanager
     def read(self) -> Generator[Connection]:
@@ -172,8 +203,10 @@ def _engine(database: str, pool: type[Pool]) -> Engine:
     def _begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
         # sqlite3 would begin only at the first INSERT or UPDATE, after our SELECTs: two processes could read the same
         # row and both go on to write. With IMMEDIATE the second one waits before it reads.
-        reads_only = connection.get_execution_options().get("reads_only", False)
-        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+        options = connection.get_execution_options()
+        if "wait_seconds" in options:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(options['wait_seconds'] * 1000)}").close()
+        connection.exec_driver_sql("BEGIN" if options.get("reads_only", False) else "BEGIN IMMEDIATE")
 
     return engine
 
@@ -329,8 +362,12 @@ def _words(where: object, error: BaseException | None) -> str:
         return _damaged(where, what)
     if name.startswith("SQLITE_READONLY"):
         return f"the ledger at {where} cannot be written ({what}); check its permissions, its folder's and the mount"
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+    if _is_locked(error):
         return (
+def _is_locked(error: BaseException | None) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
             f"the ledger at {where} was locked for over {BUSY_TIMEOUT_SECONDS} s ({what}); "
             f"find the program that holds it (a backup, a database browser) and let it end"
         )

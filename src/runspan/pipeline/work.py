@@ -6,6 +6,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -95,11 +96,12 @@ class Work:
                     return
                 if not claims:
                     await self._rest(states)
-            if self._tasks:
+            if self._tasks and not self._error:
                 await asyncio.wait(self._tasks)
             if self._error:
                 raise self._error
-        except asyncio.CancelledError:
+        except BaseException:
+            # Not waited for: under a small rate that may be minutes, and without a ledger it is for nothing.
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -190,7 +192,7 @@ class Work:
             await self._give_back(claim)
             return
         except asyncio.CancelledError:
-            await asyncio.shield(self._give_back(claim))
+            await asyncio.shield(self._let_go(claim))
             raise
         finally:
             outbox.fetching -= 1
@@ -205,6 +207,11 @@ class Work:
     async def _give_back(self, claim: Claim) -> None:
         await asyncio.to_thread(self._ledger.release, [claim.ref])
         self._outbox.leased.discard(claim.ref)
+
+    async def _let_go(self, claim: Claim) -> None:
+        # Where the ledger fails, that is told already, or will be when it is closed.
+        with suppress(LedgerUnusable):
+            await self._give_back(claim)
 
     async def _fetch_and_map(self, claim: Claim) -> Parcel | Finished:
         line, seen = self._line, self._witnesses.seen

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runspan.ledger import Account, Ledger, NewRow, RowState
+from alembic import command
+from sqlalchemy import create_engine, text
+
+from runspan.ledger import Account, Ledger, NewRow, RowState, migrations, schema
 from runspan.model import Locator, RunRef
 
 ACCOUNT = Account("casedev", "https://api.case.dev")
@@ -45,6 +48,20 @@ def url(path: Path) -> str:
 
 def open_ledger(path: Path, clock: Clock | None = None, **options: Any) -> Ledger:
     return Ledger.open(url(path), now=clock or Clock(), **options)
+
+
+def make_first_ledger(path: Path, *statements: str) -> None:
+    """A ledger as the first release made it, with what `statements` put into it."""
+    path.parent.mkdir(mode=0o700)
+    engine = create_engine(url(path))
+    with engine.connect() as connection:
+        connection.execute(text("PRAGMA journal_mode = WAL"))
+    with engine.begin() as connection:
+        connection.execute(text(f"PRAGMA application_id = {schema.APPLICATION_ID}"))
+        command.upgrade(migrations.configuration(connection), "0001")
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
 
 
 def ids(claims: list[Any]) -> list[str]:

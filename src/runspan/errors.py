@@ -12,6 +12,8 @@
     +- RunGone                    the platform no longer has this run
     +- DeliveryRefused            the destination will not take what we send (exit 3)
     '- LedgerUnusable             the program stops: without its ledger it would lose or double runs (exit 4)
+       +- LedgerOlder            it must be migrated first: who only looks leaves it as it is, and does without
+       '- LedgerReadOnly         it cannot be written here: who only looks does without
 
 No message carries a response body, a header or a secret.
 """
@@ -104,3 +106,11 @@ class LedgerUnusable(RunspanError):
     """The ledger cannot be opened, read or written, or another daemon holds it."""
 
     exit_code = exits.NO_LEDGER
+
+
+class LedgerOlder(LedgerUnusable):
+    """The ledger is sound, but of an older release, and is not to be migrated by this command, or not now."""
+
+
+class LedgerReadOnly(LedgerUnusable):
+    """This user cannot write the ledger where it is: its permissions, its folder's, or the mount."""

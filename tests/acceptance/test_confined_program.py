@@ -3,6 +3,7 @@
 Needs root, to give all of that up; elsewhere these tests skip.
 """
 
+import json
 import os
 import shlex
 import shutil
@@ -209,6 +210,26 @@ def test_a_state_folder_that_cannot_be_written_is_said_in_a_line(program: Confin
     assert ended.stderr.splitlines() == [
         f"the ledger at {program.ledger} cannot be reached (Permission denied); check the path and its permissions"
     ]
+
+
+def test_who_only_looks_does_without_a_ledger_that_cannot_be_written(program: Confined, simulator: Simulator) -> None:
+    with Ledger.open(f"sqlite:///{program.ledger}"):
+        pass
+    os.chown(program.state, 0, 0)
+    program.state.chmod(0o755)
+    program.ledger.chmod(0o644)
+    before = program.ledger.read_bytes()
+    shown = program.run("show", "--source", "casedev", simulator.world.runs("casedev")[0].run_id)
+    tried = program.run("backfill", "--source", "casedev", "--since", "1d", "--dry-run")
+    assert (shown.returncode, tried.returncode) == (0, 0)
+    assert closing_table(tried.stdout)["would be exported"] == 5
+    for ended in (shown, tried):
+        said = [json.loads(line) for line in ended.stderr.splitlines()]
+        [warning] = [line for line in said if line["level"] != "info"]
+        assert warning["action"] == "ledger_left_out"
+        assert f"{program.ledger} cannot be written by this user" in warning["event"]
+    assert program.run("retry").returncode == 4
+    assert program.ledger.read_bytes() == before
 
 
 def test_a_user_without_a_home_is_told_to_name_the_ledger(program: Confined) -> None:

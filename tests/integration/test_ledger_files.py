@@ -12,15 +12,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, event
 
-from runspan.errors import ConfigError, LedgerUnusable
+from runspan.errors import ConfigError, LedgerOlder, LedgerUnusable
 from runspan.ledger import Account, Ledger, migrations, schema, store
-from tests.ledgers import ACCOUNT, START_NS, Clock, open_ledger, row, url
+from tests.ledgers import ACCOUNT, START_NS, Clock, make_first_ledger, open_ledger, other_process, row, url
 
 
 def refusal(path: Path, **options: bool) -> str:
@@ -328,17 +327,16 @@ class TestMigrations:
             assert database.execute("SELECT a FROM more").fetchall() == [("moved",)]
 
     def test_the_first_ledger_keeps_its_positions_and_gets_a_start(self, path: Path) -> None:
-        engine = create_engine(url(path))
-        path.parent.mkdir(mode=0o700)
-        with engine.begin() as connection:
-            connection.execute(text(f"PRAGMA application_id = {schema.APPLICATION_ID}"))
-            command.upgrade(migrations.configuration(connection), "0001")
-            for scope, start_ns in (("ada", 300), ("bo", 200)):
-                values = f"('casedev', 'a', '{scope}', 'poll', {start_ns}, {start_ns + 500}, '[1, 2, 3, 4]')"
-                columns = "platform, tenant, scope, kind, start_ns, position_ns, cursor"
-                connection.execute(text(f"INSERT INTO sweeps ({columns}) VALUES {values}"))
-            connection.execute(text("INSERT INTO accounts VALUES ('casedev', 'a', 900, 40), ('casedev', 'b', 1, 2)"))
-        engine.dispose()
+        columns = "platform, tenant, scope, kind, start_ns, position_ns, cursor"
+        sweeps = ", ".join(
+            f"('casedev', 'a', '{scope}', 'poll', {start_ns}, {start_ns + 500}, '[1, 2, 3, 4]')"
+            for scope, start_ns in (("ada", 300), ("bo", 200))
+        )
+        make_first_ledger(
+            path,
+            f"INSERT INTO sweeps ({columns}) VALUES {sweeps}",
+            "INSERT INTO accounts VALUES ('casedev', 'a', 900, 40), ('casedev', 'b', 1, 2)",
+        )
         with open_ledger(path) as ledger:
             account = Account("casedev", "a")
             bo = ledger.sweep(account, "bo", "poll")
@@ -347,6 +345,29 @@ class TestMigrations:
             assert ledger.start_ns(account, if_new_ns=1) == 200
             assert ledger.pruned_through_ns(account) == 40
             assert ledger.start_ns(Account("casedev", "b"), if_new_ns=1) == 1
+
+    def test_who_only_looks_leaves_an_older_ledger_as_it_is(
+        self, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = filled.read_bytes()
+        with_migration(monkeypatch, tmp_path, "INSERT INTO more VALUES ('moved')")
+        with pytest.raises(LedgerOlder), Ledger.open_if_there(url(filled)):
+            pass
+        assert filled.read_bytes() == before
+
+    def test_none_is_migrated_under_a_process_of_the_older_release(
+        self, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with other_process("say('here')", filled) as (process, _):
+            with_migration(monkeypatch, tmp_path, "INSERT INTO more VALUES ('moved')")
+            for _ in "ab":
+                assert "stop that one first" in refusal(filled)
+            with closing(sqlite3.connect(filled)) as database:
+                assert database.execute("SELECT name FROM sqlite_master WHERE name = 'more'").fetchall() == []
+            process.kill()
+            process.wait()
+            with open_ledger(filled) as ledger:
+                assert [count.rows for count in ledger.counts()] == [400]
 
     def test_one_that_fails_halfway_leaves_the_ledger_as_it_was(
         self, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

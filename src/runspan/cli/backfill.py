@@ -17,6 +17,7 @@ from rich.table import Table
 
 from runspan import exits, files
 from runspan.cli import screen
+from runspan.cli.look import ledger_to_look_at
 from runspan.cli.options import ConfigFile, Since, Until, instant_ns, load_config
 from runspan.config import Config
 from runspan.errors import ConfigError
@@ -98,7 +99,7 @@ async def _backfill(config: Config, name: str, request: Request) -> Report:
         known_in = None
         if request.dry_run:
             # Only its rate budget is written: a platform counts these requests too.
-            known_in = stack.enter_context(Ledger.open_if_there(config.ledger.url))
+            known_in = stack.enter_context(ledger_to_look_at(config.ledger.url))
         async with pipeline(
             config,
             stack.enter_context(Ledger.open("sqlite://" if request.dry_run else config.ledger.url)),

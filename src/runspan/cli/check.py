@@ -13,9 +13,9 @@ import typer
 from runspan import otlp
 from runspan.cli.options import ConfigFile, load_config
 from runspan.config import Config, DestinationConfig, LedgerConfig, SourceConfig
-from runspan.errors import DeliveryRefused, LedgerUnusable, RunGone, RunspanError, RunUnreadable
+from runspan.errors import DeliveryRefused, LedgerOlder, LedgerUnusable, RunGone, RunspanError, RunUnreadable
 from runspan.ledger import Ledger
-from runspan.ledger.store import is_there, path_of
+from runspan.ledger.store import is_there, is_writable, path_of
 from runspan.model import Locator, RunRef
 from runspan.otlp.base import AnswerKind
 from runspan.otlp.encode import encode
@@ -115,10 +115,13 @@ def _ledger(config: LedgerConfig) -> str:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise LedgerUnusable(f"{path} does not exist, and this user cannot create it in {folder}")
         return f"{path} does not exist yet: the first start creates it"
-    if path and not os.access(path, os.W_OK):
+    if path and not is_writable(path):
         raise LedgerUnusable(f"{path} cannot be written by this user")
-    with Ledger.open(config.url, read_only=True) as ledger:
-        return f"{ledger.path or config.url} is sound"
+    try:
+        with Ledger.open(config.url, read_only=True) as ledger:
+            return f"{ledger.path or config.url} is sound"
+    except LedgerOlder:
+        return f"{path} is sound, and of an older runspan: the next start brings it up to date"
 
 
 async def _destination(config: DestinationConfig) -> str:

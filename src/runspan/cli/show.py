@@ -10,12 +10,12 @@ from typing import Annotated, cast
 import typer
 
 from runspan import files
+from runspan.cli.look import ledger_to_look_at
 from runspan.cli.options import OptionalConfigFile, load_config
 from runspan.cli.waterfall import print_trace
 from runspan.config import Config, loader
 from runspan.document import parsed
 from runspan.errors import ConfigError
-from runspan.ledger import Ledger
 from runspan.model import Json, Locator, Run, RunBody, RunRef, RunStatus
 from runspan.otlp.encode import encode
 from runspan.otlp.file import otlp_json
@@ -124,7 +124,7 @@ def _id_in(detail: Json) -> str | None:
 async def _fetched(config: Config, name: str, run_id: str, locator: Locator) -> Trace:
     source_config = select(config, name)
     settings = projection_settings(config, source_config)
-    with Ledger.open_if_there(config.ledger.url) as ledger:
+    with ledger_to_look_at(config.ledger.url) as ledger:
         # A look counts against the same quota as the daemon's requests.
         source, _ = open_source(config, source_config, ledger or MemoryBudget())
         if ledger and locator == Locator():

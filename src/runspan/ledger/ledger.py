@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from runspan.errors import ConfigError
 from runspan.ledger import budgets, facts, history, jobs, positions, rows, seat, store, work
-from runspan.ledger.owners import Owners, new_owner
+from runspan.ledger.owners import Owners, folder_beside, new_owner
 from runspan.ledger.values import (
     UNSETTLED,
     Account,
@@ -47,7 +47,7 @@ class Ledger:
         self._now = now
         self._owners: Owners | None = None
         if self.path and not read_only:
-            owners = Owners(self.path.with_name(self.path.name + ".owners"), self.owner)
+            owners = Owners(folder_beside(self.path), self.owner)
             with self._store.write():
                 owners.arrive()
             self._owners = owners
@@ -60,14 +60,16 @@ class Ledger:
         now: Callable[[], int] = time.time_ns,
         read_only: bool = False,
         must_exist: bool = False,
+        migrates: bool = True,
     ) -> Self:
         """Open the ledger at `url` (`sqlite:///path`; `sqlite://` in memory).
 
-        A missing one is created unless `read_only` or `must_exist`; an older one is migrated unless `read_only`.
-        `now` is the clock, in nanoseconds since the Unix epoch. Raises ConfigError for a URL that is none, and
-        LedgerUnusable for a ledger that is missing, damaged, foreign, newer than this program, or cannot be written.
+        A missing one is created unless `read_only` or `must_exist`; an older one is migrated if it `migrates`, unless
+        `read_only`. `now` is the clock, in nanoseconds since the Unix epoch. Raises ConfigError for a URL that is none,
+        LedgerOlder for an older ledger that is not migrated (also since another process has it open), LedgerReadOnly,
+        and LedgerUnusable for a ledger that is missing, damaged, foreign or newer than this program.
         """
-        opened = store.open_store(url, read_only=read_only, must_exist=must_exist)
+        opened = store.open_store(url, read_only=read_only, must_exist=must_exist, migrates=migrates)
         try:
             return cls(opened, now, read_only=read_only)
         except BaseException:
@@ -77,12 +79,15 @@ class Ledger:
     @classmethod
     @contextmanager
     def open_if_there(cls, url: str) -> Generator[Self | None]:
-        """The ledger at `url`, closed at the end of the context; None where there is none. Raises as `open` does."""
+        """The ledger at `url`, closed at the end of the context; None where there is none.
+
+        For who only looks: an older one is left as it is. Raises as `open` does.
+        """
         path = store.path_of(url)
         if path is None or not store.is_there(path):
             yield None
         else:
-            with cls.open(url, must_exist=True) as ledger:
+            with cls.open(url, must_exist=True, migrates=False) as ledger:
                 yield ledger
 
     @property

@@ -12,6 +12,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 
+def folder_beside(path: Path) -> Path:
+    """Where the lock files of the ledger at `path` are."""
+    return path.with_name(path.name + ".owners")
+
+
+def anyone_lives(folder: Path) -> bool:
+    """Whether any process has that ledger open for writing. To be asked within a transaction, before `arrive`."""
+    return folder.is_dir() and not all(_is_free(path) for path in folder.iterdir())
+
+
 def new_owner() -> str:
     """A name for this process: for people who and where, and a part that no other process ever has."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
@@ -47,13 +57,15 @@ class Owners:
     def _is_dead(self, path: Path) -> bool:
         if path == Path(self._lock.lock_file):
             return False
-        if not path.exists():
+        return not path.exists() or _is_free(path)
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        with _lock(path):
             return True
-        try:
-            with _lock(path):
-                return True
-        except Timeout:
-            return False
+    except Timeout:
+        return False
 
 
 def _lock(path: Path) -> FileLock:

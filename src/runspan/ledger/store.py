@@ -27,8 +27,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from runspan.errors import ConfigError, LedgerUnusable
-from runspan.ledger import schema
+from runspan.errors import ConfigError, LedgerOlder, LedgerReadOnly, LedgerUnusable
+from runspan.ledger import owners, schema
 from runspan.ledger.values import RowState
 from runspan.paths import expanded
 
@@ -121,10 +121,10 @@ class Store:
             return False
 
 
-def open_store(url: str, *, read_only: bool, must_exist: bool) -> Store:
+def open_store(url: str, *, read_only: bool, must_exist: bool, migrates: bool) -> Store:
     """Open a sound ledger of the newest schema, creating or migrating it where that is allowed.
 
-    Raises ConfigError for a URL that is none, LedgerUnusable for everything else.
+    Raises ConfigError for a URL that is none, LedgerOlder, LedgerReadOnly, LedgerUnusable for everything else.
     """
     path = path_of(url)
     if path is None:
@@ -148,12 +148,17 @@ def open_store(url: str, *, read_only: bool, must_exist: bool) -> Store:
                 f"the ledger at {path} is an empty file: it was cut off; restore it from a backup, "
                 f"or remove it to start anew (runs of the last days will then be sent again)"
             )
+        if not read_only and not is_writable(path):
+            raise LedgerReadOnly(
+                f"the ledger at {path} cannot be written by this user; "
+                f"check its permissions, its folder's and the mount"
+            )
         if not read_only and path.stat().st_nlink > 1:
             _leave_one_name(path)
         engine = _engine(f"{path.as_uri()}?mode={'ro' if read_only else 'rw'}", QueuePool)
         try:
             _check(engine, path)
-            _update(engine, path, read_only=read_only)
+            _update(engine, path, read_only=read_only, migrates=migrates)
         except BaseException:
             engine.dispose()
             raise
@@ -184,6 +189,11 @@ def is_there(path: Path) -> bool:
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
+
+
+def is_writable(path: Path) -> bool:
+    """Whether this user may write the file, and make SQLite's others beside it."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)
 
 
 def _engine(database: str, pool: type[Pool]) -> Engine:
@@ -291,8 +301,8 @@ def _check(engine: Engine, path: Path) -> None:
             raise LedgerUnusable(_damaged(path, f"{number} runs are in a state that there is not"))
 
 
-def _update(engine: Engine, path: Path, *, read_only: bool) -> None:
-    """Set up the connections, and migrate if this ledger is older than we are."""
+def _update(engine: Engine, path: Path, *, read_only: bool, migrates: bool) -> None:
+    """Set up the connections, and migrate if this ledger is older than we are and nobody else has it open."""
     version_of = text("SELECT version_num FROM alembic_version")
     with engine.connect() as connection:
         connection.execution_options(reads_only=True)
@@ -302,12 +312,10 @@ def _update(engine: Engine, path: Path, *, read_only: bool) -> None:
             f"the ledger at {path} was written by a newer runspan (schema {version}, this one knows "
             f"{schema.REVISION}); install that release again, or restore the ledger from before it"
         )
+    older = f"the ledger at {path} is of an older runspan (schema {version})"
+    if version != schema.REVISION and (read_only or not migrates):
+        raise LedgerOlder(f"{older}; `runspan run` or `runspan backfill` brings it up to date")
     if read_only:
-        if version != schema.REVISION:
-            raise LedgerUnusable(
-                f"the ledger at {path} is of an older runspan (schema {version}); "
-                f"`runspan run` or `runspan backfill` brings it up to date"
-            )
         return
     engine.dispose()
     event.listen(engine, "connect", _tune)
@@ -317,6 +325,9 @@ def _update(engine: Engine, path: Path, *, read_only: bool) -> None:
         if connection.execute(version_of).scalar_one() != schema.REVISION:
             from runspan.ledger.migrations import migrate
 
+            # Of the older release, or it would be no older ledger: its tables must not change under it.
+            if owners.anyone_lives(owners.folder_beside(path)):
+                raise LedgerOlder(f"{older}, and a process of that release works on it: stop that one first")
             migrate(connection)
 
 
@@ -353,6 +364,10 @@ def _damaged(where: object, what: str) -> str:
     )
 
 
+def _is_locked(error: BaseException | None) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
 def _words(where: object, error: BaseException | None) -> str:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     what = str(error)
@@ -364,10 +379,6 @@ def _words(where: object, error: BaseException | None) -> str:
         return f"the ledger at {where} cannot be written ({what}); check its permissions, its folder's and the mount"
     if _is_locked(error):
         return (
-def _is_locked(error: BaseException | None) -> bool:
-    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-
-
             f"the ledger at {where} was locked for over {BUSY_TIMEOUT_SECONDS} s ({what}); "
             f"find the program that holds it (a backup, a database browser) and let it end"
         )

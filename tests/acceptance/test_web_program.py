@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from runspan.config import WebConfig
+from runspan.daemon.connection import MOST_CONNECTIONS
 from runspan.demo.samples.builders import casedev_run
 from runspan.demo.simulator import Simulator
 from runspan.demo.world import SECOND_NS, World, WorldAgent
-from tests.acceptance.program import Program, Started
+from tests.acceptance.program import Program, Started, wait_until
 from tests.otlp_store import OtlpStore
 
 PATHS = ("/", "/healthz", "/readyz", "/metrics")
@@ -187,3 +188,16 @@ def test_garbage_does_it_no_harm(window: Window, name: str) -> None:
     assert b"101 " not in answer[:20]
     assert window.ask("GET", "/healthz")[2] == b"ok\n"
     assert json.loads(window.ask("GET", "/readyz")[2]) == {"ready": True, "troubles": []}
+
+
+def test_who_asks_over_and_over_and_never_reads_takes_no_place(window: Window) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(MOST_CONNECTIONS):
+            connection = socket.socket()
+            stack.callback(connection.close)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.connect(("127.0.0.1", window.port))
+            connection.settimeout(5)
+            with contextlib.suppress(OSError):
+                connection.sendall(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n" * 400)
+        wait_until(lambda: b"ok\n" in window.send(b"GET /healthz HTTP/1.0\r\n\r\n"), "a place", timeout_seconds=25)

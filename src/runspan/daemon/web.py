@@ -43,8 +43,10 @@ HEADERS = [
     ("referrer-policy", "no-referrer"),
     ("cross-origin-resource-policy", "same-origin"),
     ("cache-control", "no-store"),
+    ("connection", "close"),
 ]
-"""Of every answer: names of agents and reasons of errors are on the page, and come from outside."""
+"""Of every answer: names of agents and reasons of errors are on the page, and come from outside. One on each
+connection: answers to requests that were sent all at once would pile up for a peer that reads none."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

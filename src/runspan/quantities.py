@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -193,6 +200,18 @@ Duration: TypeAlias = Annotated[
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION}$"}),
 ]
 """A timedelta, written `30s`."""
+
+
+def at_least(shortest: timedelta) -> AfterValidator:
+    """Beside a Duration: refuses a shorter one."""
+
+    def check(duration: timedelta) -> timedelta:
+        if duration < shortest:
+            raise ValueError(f"too short a duration: {format_duration(shortest)} is the least")
+        return duration
+
+    return AfterValidator(check)
+
 
 Size: TypeAlias = Annotated[
     int,

@@ -23,6 +23,7 @@ _SHORTEST_MASKED_IN_BODIES = 16
 """A shorter one, such as a tenant's name in a header, may be part of an id, which must stay what it is."""
 
 _revealed: set[str] = set()
+_USUAL_NAME = r"[A-Z_][A-Z0-9_]*"
 _REFERENCE = r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+"
 
 
@@ -68,6 +69,9 @@ class Secret:
                 # A key pasted where its variable's name belongs is not spelled out.
                 if redact(where) != where:
                     raise ConfigError("env: is followed by what looks like a key: write the name of a variable there")
+                if not re.fullmatch(_USUAL_NAME, where):
+                    told = "not told which, since that may be a key: names in capitals are told"
+                    raise ConfigError(f"the environment variable behind env: is not set ({told})")
                 raise ConfigError(f"the environment variable {where} is not set")
             return os.environ[where]
         try:

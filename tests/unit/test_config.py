@@ -221,6 +221,35 @@ def test_what_is_no_headers_name(name: str, protocol: str) -> None:
     assert list(refusals(DestinationConfig, values)) == [f"headers.{name}"]
 
 
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize(
+    "name", ["Host", "content-length", "Content-Type", "content-encoding", "transfer-encoding", "Connection"]
+)
+def test_a_header_that_http_owns_is_refused(name: str, protocol: str) -> None:
+    for value in ("5", "env:RUNSPAN_TEST_KEY"):
+        told = refusals(DestinationConfig, {"protocol": protocol, "headers": {name: value, "x-sound": "y"}})
+        assert told == {f"headers.{name}": "belongs to HTTP itself: leave it out"}
+
+
+@pytest.mark.parametrize(
+    ("key", "least"), [("poll_every", "50ms"), ("sweep_every", "50ms"), ("open_for", "1ms"), ("timeout", "1ms")]
+)
+def test_a_duration_that_makes_no_sense_is_refused(key: str, least: str) -> None:
+    model, values = (
+        (DestinationConfig, {}) if key == "timeout" else (SourceConfig, {**source(), "base_url": "https://x"})
+    )
+    for short in {"0s", "1ms"} - {least}:
+        told = refusals(model, {**values, key: short})
+        assert told == {key: f"Value error, too short a duration: {least} is the least"}
+    assert model.model_validate({**values, key: least})
+
+
+def test_none_at_all_is_a_duration_too() -> None:
+    values = source(base_url="https://x", settle="0s", overlap="0s", lookback="0s")
+    assert SourceConfig.model_validate(values).settle == timedelta()
+    assert DestinationConfig.model_validate({"max_span_age": "0s"}).max_span_age == timedelta()
+
+
 @pytest.mark.parametrize("value", ["a\nb", "a\r\nx-evil: 1", "ü", "€", "a\0b", "a\tb"])
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_what_is_no_headers_value(value: str, protocol: str) -> None:

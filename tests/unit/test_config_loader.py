@@ -105,6 +105,14 @@ COMPLAINTS = {
         "config.toml line 5: `poll_every` in [[source]] case-prod: not a duration: write a number and a unit, "
         "such as 500ms, 30s, 5m, 24h or 90d",
     ),
+    "too short a duration": (
+        '[destination]\ntimeout = "0s"\n',
+        "config.toml line 2: `timeout` in [destination]: too short a duration: 1ms is the least",
+    ),
+    "header of HTTP's own": (
+        '[destination.headers]\ncontent-length = "5"\n',
+        "config.toml line 2: `headers.content-length` in [destination]: belongs to HTTP itself: leave it out",
+    ),
     "bad start": (
         SOURCE + 'start = "last tuesday"\n',
         "config.toml line 5: `start` in [[source]] case-prod: not a start: write now, a duration back such as 24h, "

@@ -11,11 +11,15 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from runspan.config.table import Table, refusal, refuse
 from runspan.config.urls import BaseUrl, WebUrl, base_url, is_loopback
 from runspan.paths import possible
-from runspan.quantities import Duration
+from runspan.quantities import Duration, at_least
 from runspan.secrets import Secret
 
 DEFAULT_ENDPOINTS = {"http/protobuf": "http://localhost:4318", "grpc": "http://localhost:4317"}
 SENSITIVE_HEADER_WORDS = ("auth", "key", "token", "secret", "cookie")
+HEADERS_OF_HTTP = frozenset(
+    {"connection", "content-encoding", "content-length", "content-type", "host", "transfer-encoding"}
+)
+"""What they say follows from each request; said otherwise, a receiver could not read it."""
 
 _HEADER_NAMES = {
     "http": (
@@ -57,7 +61,7 @@ class DestinationConfig(Table):
     )
     """Sent with each request. A value may be a reference (env:NAME, file:/path); one whose name contains auth, key,
     token, secret or cookie must be. All of OTEL_EXPORTER_OTLP_HEADERS count as references."""
-    timeout: Duration = timedelta(seconds=10)
+    timeout: Annotated[Duration, at_least(timedelta(milliseconds=1))] = timedelta(seconds=10)
     """How long one request may take."""
     max_span_age: Duration | None = Field(default=None, examples=["30d"])
     """How long ago a run may have ended for the backend to show it; 0s: as long as it likes. A backfill that begins
@@ -90,6 +94,8 @@ class DestinationConfig(Table):
     def _can_be_sent(cls, headers: dict[str, Secret | str], info: ValidationInfo) -> dict[str, Secret | str]:
         is_name, text = _HEADER_NAMES["grpc" if info.data.get("protocol") == "grpc" else "http"]
         wrong = [refusal((name,), text) for name in headers if not is_name.fullmatch(name)]
+        text = "belongs to HTTP itself: leave it out"
+        wrong += [refusal((name,), text) for name in headers if name.lower() in HEADERS_OF_HTTP]
         text = "a header's value is one line of plain ASCII"
         wrong += [
             refusal((name,), text)

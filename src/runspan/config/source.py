@@ -6,7 +6,7 @@ A platform may bring keys of its own: its source subclasses `SourceConfig`, and 
 import urllib.parse
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import Field, create_model, model_validator
 
@@ -14,8 +14,11 @@ from runspan.config.table import Table, refusal, refuse
 from runspan.config.trace import Amount, ContentConfig
 from runspan.config.urls import BaseUrl, is_loopback
 from runspan.origin import origin_of
-from runspan.quantities import Duration, Rate, Start
+from runspan.quantities import Duration, Rate, Start, at_least
 from runspan.secrets import Secret
+
+Interval: TypeAlias = Annotated[Duration, at_least(timedelta(milliseconds=50))]
+"""Of what is done over and over: a shorter one would only keep a processor busy."""
 
 
 class SourceConfig(Table):
@@ -33,7 +36,7 @@ class SourceConfig(Table):
     """What makes run ids unique on the platform. Default: the origin of base_url."""
     api_key: Secret | None = Field(default=None, examples=["env:CASEDEV_API_KEY"])
     """The key, by reference: env:NAME, or file:/path (read again when replaced)."""
-    poll_every: Duration = timedelta(seconds=30)
+    poll_every: Interval = timedelta(seconds=30)
     """How often the platform is asked for new runs."""
     start: Start = Start(ago=timedelta(hours=24))
     """Where reading begins at the first start only: now, a duration back, or a timestamp."""
@@ -43,9 +46,9 @@ class SourceConfig(Table):
     """How much is read again at each poll, for runs that became visible late."""
     lookback: Duration = timedelta(hours=24)
     """How much is read again every sweep_every, for runs that became visible very late."""
-    sweep_every: Duration = timedelta(hours=1)
+    sweep_every: Interval = timedelta(hours=1)
     """How often lookback is read again."""
-    open_for: Duration = timedelta(days=7)
+    open_for: Annotated[Duration, at_least(timedelta(milliseconds=1))] = timedelta(days=7)
     """How long a run may stay unfinished before it counts as expired."""
     rate: Rate = Rate(60, 60)
     """Requests to the platform, by all processes on this ledger together."""

@@ -203,6 +203,8 @@ def test_id_is_computed(tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (("--platform", "casdev"), "unknown platform casdev"),
+        (("--platform", "casdev", "--tenant", "t"), "unknown platform casdev"),
+        (("--platform", "casedev", "--tenant", ""), "an empty id or tenant is none"),
         (("--platform", "runtype", "-c", "config.toml"), None),
         (("--platform", "casedev", "-c", "config.toml"), "several casedev tenants are configured"),
     ],
@@ -213,6 +215,21 @@ def test_id_needs_one_tenant(arguments: tuple[str, ...], reason: str | None, tmp
     ended = runspan("id", *arguments, "run-1", folder=tmp_path)
     assert ended.returncode == (2 if reason else 0)
     assert (reason or "") in ended.stderr
+
+
+def test_id_needs_a_run(tmp_path: Path) -> None:
+    ended = runspan("id", "--platform", "casedev", "", folder=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "an empty id or tenant is none" in ended.stderr
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1000000001", "9" * 30, "9" * 5000])
+@pytest.mark.parametrize("command", [("runs",), ("backfill", "--source", "case-prod", "--since", "1d")])
+def test_a_limit_is_a_sane_number(command: tuple[str, ...], limit: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(SOURCE)
+    ended = runspan(*command, "-c", "config.toml", "--limit", limit, folder=tmp_path)
+    assert ended.returncode == 2
+    assert "Invalid value for '--limit'" in ended.stderr
 
 
 def test_help_lists_every_command(tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from runspan.ledger import Ledger, NewRow, RowState
+from runspan.model import RunRef
+
 PROGRAM = Path(sys.executable).with_name("runspan")
 FILE_DESTINATION = '[destination]\nprotocol = "file"\nendpoint = "t.jsonl"\n'
 COMMANDS = ["check -c config.toml", "id --platform casedev run-1", "schema", "init -"]
@@ -25,7 +28,8 @@ def shell(tmp_path: Path):
             env=clean,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=60,
             check=False,
         )
@@ -73,6 +77,40 @@ def test_what_only_the_last_flush_shows_is_told() -> None:
     assert ended.returncode == 1
     assert ended.stderr.startswith("cannot write standard output: No space left on device")
     assert ended.stderr.count("\n") == 1
+
+
+ENCODINGS = ["PYTHONIOENCODING=latin-1", "PYTHONIOENCODING=ascii", "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"]
+
+
+@pytest.mark.parametrize("environment", ENCODINGS)
+def test_what_an_encoding_lacks_is_a_question_mark(environment: str, shell, tmp_path: Path) -> None:
+    quarantined = NewRow(RunRef("casedev", "t", "run-1"), "case", RowState.QUARANTINED, reason="zu groß – 日本")
+    with Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+        ledger.note_rows([quarantined])
+    told = shell(f"{environment} runspan runs -c config.toml")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "? ??" in told.stdout
+
+
+@pytest.mark.parametrize("environment", ENCODINGS)
+@pytest.mark.parametrize("closed", ["", "2>&-"])
+def test_a_complaint_can_be_printed_in_every_encoding(environment: str, closed: str, shell) -> None:
+    told = shell(f"{environment} runspan check -c $'none-\\xff-\\u65e5.toml' {closed}")
+    assert told.returncode == 2
+    assert "none-" in told.stderr or closed
+    assert "Traceback" not in told.stderr
+
+
+def test_a_complaint_obeys_nobody(shell) -> None:
+    for command in (
+        "check -c $'none\\e[31m.toml'",
+        "backfill -c config.toml --since 1d --source $'\\e[31m'",
+        "id r --platform $'\\e[31m'",
+        "show --platform $'\\e[31m' --file config.toml",
+    ):
+        told = shell(f"runspan {command}")
+        assert (told.returncode, told.stdout) == (2, ""), command
+        assert "\x1b" not in told.stderr, command
 
 
 @pytest.mark.parametrize("command", ["schema", "id --platform casedev run-1"])

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib
 import importlib.metadata
+import io
 import logging
 import os
 import resource
@@ -20,6 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 from runspan import exits
 from runspan.errors import RunspanError, said
 from runspan.secrets import mask
+from runspan.terminal import plain
 
 COMMANDS = {
     "demo": "Simulate the four platforms with the bridge beside them.",
@@ -76,6 +78,7 @@ def _runspan(  # pyright: ignore[reportUnusedFunction]
 def main() -> None:
     """The program `runspan`."""
     _open_missing_streams()
+    _print_what_can_be()
     _set_limits()
     code = _run()
     lost = _lost(sys.stdout)
@@ -92,7 +95,8 @@ def _run() -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except RunspanError as error:
-        _say(mask(str(error)))
+        # Names from the command line and paths stand in it as they were given.
+        _say("\n".join(plain(line) for line in mask(str(error)).split("\n")))
         return error.exit_code
     except BrokenPipeError:
         # Whoever read our output (head, less) has seen enough; a complaint would be noise.
@@ -114,6 +118,14 @@ def _open_missing_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _print_what_can_be() -> None:
+    """Print a `?`, which keeps columns, for what the encoding of standard output lacks, rather than fail."""
+    # Standard error never fails so; but what stands for a closed one is a file like others.
+    for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def _set_limits() -> None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from runspan import exits, files
 from runspan.cli import screen
 from runspan.cli.look import ledger_to_look_at
-from runspan.cli.options import ConfigFile, Since, Until, instant_ns, load_config
+from runspan.cli.options import MOST_RUNS, ConfigFile, Since, Until, instant_ns, load_config
 from runspan.config import Config
 from runspan.errors import ConfigError
 from runspan.ledger import Ledger
@@ -51,7 +51,7 @@ def backfill(
         typer.Option(help='Run ids, one a line: ID or {"id": …, "agent": …, "room": …}; - reads standard input.'),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Fetch and project, but send and note nothing.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many runs.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=MOST_RUNS, help="At most so many runs.")] = None,
     force: Annotated[
         bool,
         typer.Option("--force", help="Also send runs that were exported before, or that the backend may not show."),

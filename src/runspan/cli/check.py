@@ -28,6 +28,7 @@ from runspan.rate import Budget, MemoryBudget
 from runspan.readback import wait_for_trace
 from runspan.secrets import Secret
 from runspan.sources.base import Window
+from runspan.terminal import plain
 from runspan.trace import Span, SpanKind, Trace
 
 PATIENCE_SECONDS = 30.0
@@ -59,7 +60,7 @@ def check(
     width = max(len(finding.what) for finding in findings)
     for finding in findings:
         mark = typer.style("failed", fg="red") if finding.error else typer.style("ok    ", fg="green")
-        typer.echo(f"{mark}  {finding.what:<{width}}  {finding.error or finding.detail}")
+        typer.echo(f"{mark}  {finding.what:<{width}}  {plain(str(finding.error or finding.detail))}")
     raise typer.Exit(max((finding.error.exit_code for finding in findings if finding.error), default=0))
 
 

@@ -17,6 +17,9 @@ from runspan.sources import platforms
 
 log = structlog.get_logger()
 
+MOST_RUNS = 1_000_000_000
+"""Of `--limit`: more than any ledger has, and a number that SQLite can hold."""
+
 ConfigFile: TypeAlias = Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration.")]
 OptionalConfigFile: TypeAlias = Annotated[
     Path | None, typer.Option("-c", "--config", metavar="FILE", help="The configuration.")

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runspan.cli import screen
-from runspan.cli.options import ConfigFile, Since, Until, instant_ns, load_config
+from runspan.cli.options import MOST_RUNS, ConfigFile, Since, Until, instant_ns, load_config
 from runspan.ledger import Ledger, RowState, RunRow
 from runspan.terminal import plain
 
@@ -25,7 +25,7 @@ def runs(
     agent: Annotated[str | None, typer.Option(help="Only runs of this agent, by id or name.")] = None,
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many runs, the youngest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_RUNS, help="At most so many runs, the youngest first.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """List what the ledger knows of runs, and how many stand in which state."""

@@ -70,8 +70,7 @@ class Secret:
                 if redact(where) != where:
                     raise ConfigError("env: is followed by what looks like a key: write the name of a variable there")
                 if not re.fullmatch(_USUAL_NAME, where):
-                    told = "not told which, since that may be a key: names in capitals are told"
-                    raise ConfigError(f"the environment variable behind env: is not set ({told})")
+                    raise ConfigError("the variable named after env: is not set; it is not repeated: it may be a key")
                 raise ConfigError(f"the environment variable {where} is not set")
             return os.environ[where]
         try:

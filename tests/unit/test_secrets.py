@@ -43,7 +43,7 @@ def test_a_key_in_place_of_a_variable_s_name_is_not_spelled_out() -> None:
 @pytest.mark.parametrize("name", ["skSUPERSECRETKEY123", "hunter2", "Key_1"])
 def test_what_does_not_look_like_a_variable_is_not_repeated(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match="the environment variable behind env: is not set") as refused:
+    with pytest.raises(ConfigError, match="the variable named after env: is not set") as refused:
         Secret(f"env:{name}").reveal()
     assert name not in str(refused.value)
     monkeypatch.setenv(name, "value")

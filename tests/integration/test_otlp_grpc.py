@@ -1,15 +1,21 @@
 import asyncio
+import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
 
 from runspan import otlp
 from runspan.config import DestinationConfig
 from runspan.otlp.base import Answer, AnswerKind
 from runspan.otlp.grpc import GrpcExporter, kind_of
 from runspan.otlp.tls import TlsFiles
+from runspan.waits import FOREVER_SECONDS
 from tests.otlp_store import OtlpStore, lost_ack, page, partial, rpc_refuse, slow
 from tests.traces import encoded_trace
 
@@ -119,6 +125,11 @@ async def test_retry_info(store, exporter, code, delay_seconds):
     assert answer.retry_after_seconds == delay_seconds
 
 
+async def test_a_wait_without_end_is_cut(store, exporter):
+    answer = await answer_to(exporter, store, rpc_refuse(Code.UNAVAILABLE, retry_delay_seconds=2.0**33))
+    assert answer.retry_after_seconds == FOREVER_SECONDS
+
+
 async def test_request_over_4_mib_is_too_large_for_a_real_server(store, exporter):
     trace = encoded_trace(padding_bytes=4 * 1024 * 1024)
     answer = await exporter.send([trace])
@@ -134,19 +145,77 @@ async def test_largest_batch_fits_a_real_server(store):
     await exporter.close()
 
 
-# As gRPC's implementations word it: C++ and Python, Go, Go when compressed, Java, Rust.
+# As gRPC's implementations word it: C++ and Python (and when compressed), Go (and when compressed), Java, Java when
+# compressed, Node (and when compressed), .NET, Rust.
 @pytest.mark.parametrize(
     ("code", "details"),
     [
-        (Code.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max (4194350 vs. 4194304)"),
+        (Code.RESOURCE_EXHAUSTED, "SERVER: Received message larger than max (4194350 vs. 4194304)"),
+        (Code.RESOURCE_EXHAUSTED, "Decompressed message larger than max"),
         (Code.RESOURCE_EXHAUSTED, "grpc: received message larger than max (5000000 vs. 4194304)"),
         (Code.RESOURCE_EXHAUSTED, "grpc: received message after decompression larger than max 4194304"),
+        (Code.RESOURCE_EXHAUSTED, "grpc: received message after decompression larger than max (5000000 vs. 4194304)"),
         (Code.RESOURCE_EXHAUSTED, "gRPC message exceeds maximum size 4194304: 5000000"),
+        (Code.RESOURCE_EXHAUSTED, "Decompressed gRPC message exceeds maximum size 4194304"),
+        (Code.RESOURCE_EXHAUSTED, "Received message larger than max (5000000 vs 4194304)"),
+        (Code.RESOURCE_EXHAUSTED, "Received message that decompresses to a size larger than 4194304"),
+        (Code.RESOURCE_EXHAUSTED, "Received message exceeds the maximum configured message size."),
         (Code.OUT_OF_RANGE, "Error, decoded message length too large: found 5000000 bytes, the limit is: 4194304"),
     ],
 )
 def test_every_servers_words_for_too_large(code, details):
     assert kind_of(code, details, asked_to_wait=False) is AnswerKind.TOO_LARGE
+    assert kind_of(code, details, asked_to_wait=True) is AnswerKind.RETRY
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        "the request rate exceeds maximum size of quota",
+        "the queue is larger than max",
+        "Error, encoded message length too large: found 5000000 bytes, the limit is: 4194304 bytes",
+        "SERVER: Sent message larger than max (5000000 vs. 4194304)",
+        "grpc: trying to send message larger than max (5000000 vs. 4194304)",
+        "Sending message exceeds the maximum configured message size.",
+    ],
+)
+def test_words_about_something_else_that_is_too_large(details):
+    assert kind_of(Code.RESOURCE_EXHAUSTED, details, asked_to_wait=False) is AnswerKind.FAILED
+
+
+class AnswersTooMuch(grpc.GenericRpcHandler):
+    """Takes every request, and answers more than anyone wants to read: in the message, or in the metadata behind it."""
+
+    def __init__(self, *, message_bytes=0, metadata_bytes=0):
+        self.requests = 0
+        part = ExportTracePartialSuccess(error_message="x" * message_bytes)
+        self._answer = ExportTraceServiceResponse(partial_success=part).SerializeToString()
+        self._metadata = (("x-more", "z" * metadata_bytes),)
+
+    def service(self, details):
+        return grpc.unary_unary_rpc_method_handler(self._export)
+
+    def _export(self, body, context):
+        self.requests += 1
+        context.set_trailing_metadata(self._metadata)
+        return self._answer
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+@pytest.mark.parametrize("too_much", [{"message_bytes": 5_000_000}, {"metadata_bytes": 20_000}])
+async def test_an_answer_that_is_too_large_says_nothing_of_the_request(compression, too_much):
+    """Which may have been taken: in halves it would be sent once more, and then quarantined."""
+    handler = AnswersTooMuch(**too_much)
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[handler], compression=compression)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    exporter = GrpcExporter(f"http://127.0.0.1:{port}")
+    answer = await exporter.send([encoded_trace("a"), encoded_trace("b")])
+    await exporter.close()
+    server.stop(None).wait()
+    assert answer.kind is AnswerKind.WRONG
+    assert "not OTLP" in answer.reason
+    assert handler.requests == 1
 
 
 @pytest.mark.parametrize(
@@ -193,6 +262,93 @@ async def test_destination_that_returns_is_found_again(exporter, store):
         await asyncio.sleep(0.02)
 
 
+class Between:
+    """A TCP proxy in front of a port. Its connections can be stalled: they stand, but nothing comes through."""
+
+    def __init__(self, port):
+        self.port_behind = port
+        self.flowing = []
+        """One event for each connection ever made."""
+        self._writers = []
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.endpoint = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+        self.go_on()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def stall(self):
+        """Let nothing more through on the connections that there are."""
+        for flowing in self.flowing:
+            flowing.clear()
+
+    def go_on(self):
+        for flowing in self.flowing:
+            flowing.set()
+
+    async def _connected(self, reader, writer):
+        flowing = asyncio.Event()
+        flowing.set()
+        self.flowing.append(flowing)
+        reader_behind, writer_behind = await asyncio.open_connection("127.0.0.1", self.port_behind)
+        self._writers += [writer, writer_behind]
+        await asyncio.gather(self._pump(reader, writer_behind, flowing), self._pump(reader_behind, writer, flowing))
+
+    async def _pump(self, reader, writer, flowing):
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(65536):
+                await flowing.wait()
+                writer.write(piece)
+            await flowing.wait()
+            writer.close()
+
+
+@pytest.fixture
+async def between(store):
+    async with Between(store.grpc_port) as between:
+        yield between
+
+
+async def send_within(exporter, seconds, run_id):
+    """One send with a time-out of its own."""
+    exporter._timeout_seconds = seconds
+    return await exporter.send([encoded_trace(run_id)])
+
+
+async def test_a_connection_that_swallows_everything_is_left(between):
+    """As one does whose balancer has forgotten it, without a word to us."""
+    exporter = GrpcExporter(between.endpoint)
+    assert (await send_within(exporter, 10, "a")).kind is AnswerKind.ACCEPTED
+    between.stall()
+    assert "DEADLINE_EXCEEDED" in (await send_within(exporter, 0.2, "b")).reason
+    assert (await send_within(exporter, 10, "b")).kind is AnswerKind.ACCEPTED
+    assert len(between.flowing) == 2
+    assert (await send_within(exporter, 10, "c")).kind is AnswerKind.ACCEPTED
+    assert len(between.flowing) == 2  # and the new one is kept
+    await exporter.close()
+
+
+async def test_a_server_that_stays_unavailable_is_left_for_another_behind_the_same_address(store, between):
+    exporter = GrpcExporter(between.endpoint)
+    with OtlpStore(with_grpc=True) as other:
+        assert (await send_within(exporter, 10, "a")).kind is AnswerKind.ACCEPTED
+        between.port_behind = other.grpc_port
+        # One that says when to come back is alive, and has its connection kept.
+        store.answer(*[rpc_refuse(Code.UNAVAILABLE, "busy", retry_delay_seconds=1.0)] * 3)
+        store.answer(*[rpc_refuse(Code.UNAVAILABLE, "shutting down")] * 2)
+        for _ in range(5):
+            assert (await send_within(exporter, 10, "b")).kind is AnswerKind.RETRY
+            assert len(between.flowing) == 1
+        assert (await send_within(exporter, 10, "b")).kind is AnswerKind.ACCEPTED
+        assert len(other.traces) == 1
+    await exporter.close()
+
+
 async def test_another_grpc_service_is_wrong():
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -220,56 +376,3 @@ async def test_certificates_that_cannot_be_read(tmp_path):
     await exporter.close()
     assert answer.kind is AnswerKind.WRONG
     assert "missing.pem" in answer.reason
-
-
-class Relay:
-    """TCP to a port of this machine; the connections that were open at `forget` are swallowed from then on."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._forgotten: set[int] = set()
-        self.connections = 0
-
-    def forget(self) -> None:
-        self._forgotten = set(range(self.connections + 1))
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        number = self.connections
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._port)
-        await asyncio.gather(self._pass(number, reader, to_server), self._pass(number, from_server, writer))
-
-    async def _pass(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            if number not in self._forgotten:
-                writer.write(data)
-        writer.close()
-
-
-async def test_a_connection_that_was_forgotten_on_the_way_is_left(store):
-    """As by a NAT, or a balancer whose pod has vanished: nothing comes back, not even an end."""
-    relay = Relay(int(store.grpc_endpoint.rpartition(":")[2]))
-    async with await asyncio.start_server(relay.serve, "127.0.0.1", 0) as listener:
-        exporter = GrpcExporter(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", timeout_seconds=2)
-        assert (await exporter.send([encoded_trace("a")])).kind is AnswerKind.ACCEPTED
-        relay.forget()
-        assert (await exporter.send([encoded_trace("b")])).kind is AnswerKind.RETRY
-        assert (await exporter.send([encoded_trace("b")])).kind is AnswerKind.ACCEPTED
-        await exporter.close()
-    assert relay.connections == 2
-
-
-async def test_an_answer_that_is_too_large_is_no_request_that_is(store, exporter):
-    answer = await answer_to(exporter, store, partial(0, "x" * 2_000_000))
-    assert answer.kind is AnswerKind.WRONG
-    assert answer.reason.endswith("answered with something that is not OTLP")
-
-
-async def test_a_quota_is_no_size(store, exporter):
-    words = "the request rate exceeds maximum size of quota"
-    assert (await answer_to(exporter, store, rpc_refuse(Code.RESOURCE_EXHAUSTED, words))).kind is AnswerKind.FAILED
-
-
-async def test_a_wait_without_end_is_a_wait(store, exporter):
-    reply = rpc_refuse(Code.UNAVAILABLE, retry_delay_seconds=2.0**50)
-    assert ((await answer_to(exporter, store, reply)).retry_after_seconds or 0) >= 1e9

@@ -8,7 +8,8 @@ import pytest
 from runspan import otlp
 from runspan.config import DestinationConfig
 from runspan.otlp.base import Answer, AnswerKind
-from runspan.otlp.http import MAX_RESPONSE_BYTES, HttpExporter, kind_of
+from runspan.otlp.http import HttpExporter, kind_of
+from runspan.otlp.response import MAX_BYTES
 from runspan.otlp.tls import TlsFiles
 from tests.otlp_store import OtlpStore, Reply, lost_ack, page, partial, refuse, reset, slow
 from tests.traces import encoded_trace
@@ -151,7 +152,7 @@ async def test_redirect_to_what_is_no_url_is_one_too(store, exporter, location):
 @pytest.mark.parametrize("body", ["too large", "not packed"])
 async def test_a_body_that_cannot_be_read_does_not_hide_a_refusal(store, exporter, status, kind, body):
     headers = {"retry-after": "7"} | ({"content-encoding": "gzip"} if body == "not packed" else {})
-    content = b"x" * (2 * MAX_RESPONSE_BYTES if body == "too large" else 20)
+    content = b"x" * (2 * MAX_BYTES if body == "too large" else 20)
     answer = await answer_to(exporter, store, Reply(status=status, headers=headers, body=content, keep=False))
     assert answer.kind is kind
     assert answer.retry_after_seconds == 7

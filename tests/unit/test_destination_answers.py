@@ -6,14 +6,17 @@ import time
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runspan.http import BodyTooLarge, Reply
 from runspan.otlp.base import Answer, AnswerKind
 from runspan.otlp.http import HttpExporter
-from runspan.otlp.response import LONGEST_WORDS
-from runspan.waits import pause_asked, retry_after_seconds
+from runspan.otlp.response import LONGEST_WORDS, retry_delay_seconds
+from runspan.waits import FOREVER_SECONDS, pause_asked, retry_after_seconds
 from tests.traces import encoded_trace
 
 SECRET = "Bearer 0123456789abcdef"
@@ -87,6 +90,18 @@ def test_any_header_about_waiting_is_a_time_or_none(after: str, remaining: str, 
     headers = {"retry-after": after, "ratelimit-remaining": "0", "ratelimit-reset": reset, "retry-after-ms": remaining}
     assert (retry_after_seconds(headers, 1.8e9) or 0.0) >= 0
     assert 0 <= (pause_asked(429, headers, 1.8e9) or 0.0) <= 3600
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1))
+@example(2**62, 0)
+@example(-(2**62), 0)
+def test_any_retry_info_is_a_time(seconds: int, nanos: int) -> None:
+    info = RetryInfo()
+    info.retry_delay.seconds, info.retry_delay.nanos = seconds, nanos
+    detail = AnyMessage()
+    detail.Pack(info)
+    asked_seconds = retry_delay_seconds(Status(details=[detail]))
+    assert asked_seconds == min(max(0.0, seconds + nanos / 1e9), FOREVER_SECONDS)
 
 
 HUGE = {

@@ -20,7 +20,6 @@ from runspan.otlp import response
 from runspan.otlp.base import Answer, AnswerKind, EncodedTrace, Exporter
 from runspan.otlp.tls import NO_FILES, TlsFiles
 
-MAX_RESPONSE_BYTES = 1024 * 1024
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 _KINDS = {
@@ -40,10 +39,18 @@ _HINTS = {
     grpc.StatusCode.PERMISSION_DENIED: "check the destination's headers",
     grpc.StatusCode.UNIMPLEMENTED: "there is no OTLP receiver for traces: check the endpoint",
 }
-# What servers in C++, Python, Go, Java, Node and Rust say; gRPC has no code for it. Rust's says it with OUT_OF_RANGE.
-_TOO_LARGE = re.compile(r"message( after decompression)? (larger than max|exceeds maximum size|length too large)", re.I)
-# What gRPC on our side says, with the same code, of an answer that it will not read.
-_ANSWER_TOO_LARGE = "CLIENT: Received message larger than max"
+# What servers in C++, Python, Go, Java, Node, .NET and Rust say; gRPC has no code for it. Rust's says it with
+# OUT_OF_RANGE. The numbers are part of it: a quota may have a "maximum size" too.
+_TOO_LARGE = re.compile(
+    r"(received message|message after decompression) larger than max \(?\d|decompressed message larger than max"
+    r"|gRPC message exceeds maximum size \d|decompresses to a size larger than \d"
+    r"|received message exceeds the maximum configured message size|(?<!encoded )message length too large: found \d",
+    re.IGNORECASE,
+)
+# What our own client says of an answer that passes a limit of ours, with the same code.
+_ANSWER_TOO_LARGE = re.compile(r"CLIENT: Received message larger than max|^Stream removed \(received .*metadata size")
+# What client and server say alike, of an answer or of a request.
+_EITHER_TOO_LARGE = re.compile(r"^Decompressed message larger than max")
 # What servers in Go and Python say with INTERNAL of a request that is not a valid message.
 _UNREADABLE = re.compile(r"unmarshal|deserializ", re.IGNORECASE)
 # What UNAVAILABLE says where no gRPC server is to be had: TLS, a proxy that refuses us, or a web server.
@@ -58,11 +65,14 @@ _CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # Else a new channel would be given the connection of the one before.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
     ("grpc.primary_user_agent", "runspan"),
+    ("grpc.max_receive_message_length", response.MAX_BYTES),
+    # Channels of one process share their connections otherwise, and a new one would be given the dead one's.
+    ("grpc.use_local_subchannel_pool", 1),
 ]
+
+UNAVAILABLE_IN_A_ROW = 2
+"""After so many a new connection is made. A first one may be a connection that ended, which gRPC makes anew itself."""
 
 
 def kind_of(code: grpc.StatusCode, details: str, *, asked_to_wait: bool) -> AnswerKind:
@@ -71,7 +81,8 @@ def kind_of(code: grpc.StatusCode, details: str, *, asked_to_wait: bool) -> Answ
     RESOURCE_EXHAUSTED without a RetryInfo must not simply be retried, says the specification: the message is larger
     than the server takes, or it has no room and does not know until when. The second is FAILED: still due, but slower.
     """
-    if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE) and _TOO_LARGE.search(details):
+    may_be_too_large = code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE) and not asked_to_wait
+    if may_be_too_large and _TOO_LARGE.search(details):
         return AnswerKind.TOO_LARGE
     if code is grpc.StatusCode.INTERNAL and _UNREADABLE.search(details):
         return AnswerKind.BAD_DATA
@@ -80,6 +91,17 @@ def kind_of(code: grpc.StatusCode, details: str, *, asked_to_wait: bool) -> Answ
     if code is grpc.StatusCode.UNAVAILABLE and _NOT_LET_IN.search(details):
         return AnswerKind.WRONG
     return _KINDS.get(code, AnswerKind.FAILED)
+
+
+def _is_answer_too_large(code: grpc.StatusCode, details: str, request_bytes: int) -> bool:
+    """Whether it is the answer that is too large: for us, not our request for the server, which may have taken it.
+
+    Where the words do not tell, a request is not too large as long as it is smaller than the answer must be.
+    """
+    if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return False
+    in_doubt = request_bytes <= response.MAX_BYTES and _EITHER_TOO_LARGE.search(details)
+    return bool(in_doubt or _ANSWER_TOO_LARGE.search(details))
 
 
 class GrpcExporter(Exporter):
@@ -105,13 +127,13 @@ class GrpcExporter(Exporter):
         host = self._url.hostname or ""
         port = self._url.port or (443 if self._url.scheme == "https" else 4317)
         self._target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._not_otlp = f"{self._target} answered with something that is not OTLP"
         self._headers = headers
         self._compression = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
         self._timeout_seconds = timeout_seconds
         self._tls = tls
         self._tls_version = tls.version
         self._channel: grpc.aio.Channel | None = None
+        self._unavailable_in_a_row = 0
 
     async def send(self, traces: Sequence[EncodedTrace]) -> Answer:
         """One Export call with all traces."""
@@ -124,24 +146,25 @@ class GrpcExporter(Exporter):
         except OSError as error:
             return Answer(AnswerKind.WRONG, f"cannot read {error.filename}: {error.strerror}")
         secrets = [*headers.values()]
+        request = b"".join(trace.payload for trace in traces)
         try:
             body = await export(
-                b"".join(trace.payload for trace in traces),
+                request,
                 timeout=self._timeout_seconds,
                 metadata=tuple(headers.items()),
                 compression=self._compression,
             )
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                # What lies between may have forgotten the connection without a word; gRPC would use it for ever.
-                await self.close()
-            return self._read_error(error, secrets)
+            answer = self._read_error(error, len(request), secrets)
+            await self._leave_if_dead(error.code(), answer)
+            return answer
         except Exception as error:
             # What gRPC cannot even send, such as a header's value; its words would repeat it.
             reason = f"{self._target}: the request cannot be made ({type(error).__name__}): check destination.headers"
             return Answer(AnswerKind.WRONG, reason)
+        self._unavailable_in_a_row = 0
         answer = response.read_response(body, secrets)
-        return answer or Answer(AnswerKind.WRONG, self._not_otlp)
+        return answer or Answer(AnswerKind.WRONG, f"{self._target} answered with something that is not OTLP")
 
     async def _connect(self) -> grpc.aio.Channel:
         if self._channel and self._tls_version != self._tls.version:
@@ -156,6 +179,17 @@ class GrpcExporter(Exporter):
                 self._channel = grpc.aio.insecure_channel(self._target, options=options)
         return self._channel
 
+    async def _leave_if_dead(self, code: grpc.StatusCode, answer: Answer) -> None:
+        """Leave a channel that gets no answers: gRPC keeps a connection for ever that swallows what is sent on it.
+
+        Also one that is unavailable again and again, since another connection may lead to another server; but not
+        where the server itself says when to come back.
+        """
+        unavailable = code is grpc.StatusCode.UNAVAILABLE and answer.retry_after_seconds is None
+        self._unavailable_in_a_row = self._unavailable_in_a_row + 1 if unavailable else 0
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED or self._unavailable_in_a_row >= UNAVAILABLE_IN_A_ROW:
+            await self.close()
+
     def _credentials(self) -> grpc.ChannelCredentials:
         # grpc brings its own list of authorities and knows nothing of SSL_CERT_FILE.
         from_environment = os.environ.get("SSL_CERT_FILE")
@@ -167,10 +201,10 @@ class GrpcExporter(Exporter):
             certificate_chain=self._tls.client_cert.read_bytes() if self._tls.client_cert else None,
         )
 
-    def _read_error(self, error: grpc.aio.AioRpcError, secrets: Sequence[str]) -> Answer:
+    def _read_error(self, error: grpc.aio.AioRpcError, request_bytes: int, secrets: Sequence[str]) -> Answer:
         details = error.details() or ""
-        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _ANSWER_TOO_LARGE in details:
-            return Answer(AnswerKind.WRONG, self._not_otlp)
+        if _is_answer_too_large(error.code(), details, request_bytes):
+            return Answer(AnswerKind.WRONG, f"{self._target} answered with something that is not OTLP: it is too large")
         delay_seconds = _retry_delay_seconds(error)
         words = response.clean(details, secrets)
         hint = _HINTS.get(error.code(), "")
@@ -185,6 +219,7 @@ class GrpcExporter(Exporter):
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
+            self._unavailable_in_a_row = 0
 
 
 def _retry_delay_seconds(error: grpc.aio.AioRpcError) -> float | None:

@@ -14,8 +14,6 @@ from runspan.otlp.base import Answer, AnswerKind, EncodedTrace, Exporter
 from runspan.otlp.tls import NO_FILES, TlsFiles
 from runspan.waits import retry_after_seconds
 
-MAX_RESPONSE_BYTES = 1024 * 1024
-
 _KINDS = {
     400: AnswerKind.BAD_DATA,
     408: AnswerKind.FAILED,
@@ -104,7 +102,7 @@ class HttpExporter(Exporter):
                 self._base_url,
                 timeout_seconds=self._timeout_seconds,
                 total_seconds=self._timeout_seconds,
-                max_body_bytes=MAX_RESPONSE_BYTES,
+                max_body_bytes=response.MAX_BYTES,
                 ca_file=self._tls.ca_file,
                 client_cert=self._tls.client_cert,
                 client_key=self._tls.client_key,

@@ -17,6 +17,8 @@ from runspan.projection.redaction import redact_start
 from runspan.secrets import mask
 from runspan.waits import FOREVER_SECONDS
 
+MAX_BYTES = 1024 * 1024
+"""A larger answer is none to an export, and is not read to its end."""
 LONGEST_WORDS = 256
 SHORTEST_SECRET = 8
 """A header value shorter than this (a tenant's name, a flag) is not taken for a secret in a backend's words."""

@@ -14,7 +14,7 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # A machine that is busy with other tests is no failure.
 settings.register_profile("runspan", deadline=None, print_blob=True)
-settings.register_profile("soak", settings.get_profile("runspan"), max_examples=420)
+settings.register_profile("soak", settings.get_profile("runspan"), max_examples=400)
 settings.load_profile("soak" if SOAK else "runspan")
 
 

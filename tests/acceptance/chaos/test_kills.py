@@ -61,7 +61,7 @@ def test_a_first_start_that_dies(tmp_path: Path, seed: int) -> None:
     """Whatever it leaves behind (no ledger, a draft of one, an empty one), the next start goes on from there."""
     with Rig(tmp_path, ["casedev"], seed=seed) as rig:
         rig.stock("casedev", 3)
-        for _ in range(3 if SOAK else 1):
+        for _ in range(4 if SOAK else 1):
             rig.live(Write(rig.random.randrange(1, FIRST_WRITES)), "run")
         ended = rig.program.run("backfill", "--source", "casedev", "--since", "1d")
         assert ended.returncode == 0, ended.stderr

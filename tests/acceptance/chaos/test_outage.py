@@ -22,7 +22,7 @@ from tests.figures import SOAK, note
 from tests.ledgers import SECOND, Clock
 from tests.pipelines import Bench, advance, counted, working
 
-HOURS = 8 if SOAK else 3
+HOURS = 4 if SOAK else 3
 STEP_SECONDS = 30
 RUN_EVERY_STEPS = 6
 MB = 1_000_000

@@ -50,6 +50,16 @@ async def read(connection: socket.socket, most_bytes: int = 65536) -> bytes:
     return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(connection, most_bytes), DEADLINE_SECONDS)
 
 
+async def read_all(connection: socket.socket) -> bytes:
+    """To the end of the connection, however it ends."""
+    got = b""
+    with suppress(ConnectionError):
+        while part := await read(connection):
+            got += part
+    connection.close()
+    return got
+
+
 async def is_well(port: int) -> bool:
     with suppress(ConnectionError):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -76,12 +86,7 @@ async def test_an_answer_that_nobody_takes_gives_its_place_back(monkeypatch: pyt
 async def test_what_is_asked_behind_a_first_request_is_not_answered():
     figures = Figures(size_bytes=10)
     async with window(figures) as port:
-        connection = await ask(port, ASKED * 400)
-        answer = b""
-        with suppress(ConnectionError):
-            while part := await read(connection):
-                answer += part
-        connection.close()
+        answer = await read_all(await ask(port, ASKED * 400))
         assert await is_well(port)
     assert answer.count(b"HTTP/1.1 200") <= 1
     assert figures.told == 1
@@ -89,11 +94,7 @@ async def test_what_is_asked_behind_a_first_request_is_not_answered():
 
 async def test_an_answer_says_that_it_is_the_only_one():
     async with window(Figures(size_bytes=10)) as port:
-        connection = await ask(port)
-        answer = b""
-        while part := await read(connection):
-            answer += part
-        connection.close()
+        answer = await read_all(await ask(port))
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"\r\nconnection: close" in head
     assert body == b"x" * 10

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -79,6 +80,20 @@ async def test_a_pipeline_that_ends_closes_its_destination(bench: Bench) -> None
     assert bench.exporter.closed
 
 
+@asynccontextmanager
+async def one_of_two_missing(bench: Bench, times: float = float("inf")) -> AsyncIterator[tuple[Pipeline, str, str]]:
+    """At work, with a run that was exported, and a younger one whose detail is not there so many times."""
+    [kept] = bench.add(ended(1))
+    async with bench.pipeline(bench.source("casedev")) as line_up:
+        await poll(line_up)
+        async with working(line_up):
+            await until(lambda: states(line_up.ledger) == {kept: EXPORTED})
+            [missing] = bench.add(ended(1, first=1))
+            bench.simulator.fault("casedev", f"{missing}/details", html(404), times=times)
+            await poll(line_up)
+            yield line_up, kept, missing
+
+
 class TestStanding:
     async def test_a_run_is_exported_once_it_has_ended_and_settled(self, bench: Bench, clock: Clock):
         [run_id] = bench.add([casedev_run("a", created_at_ns=START_NS, queue_seconds=1, seconds=20, late_rows=1)])
@@ -149,29 +164,15 @@ class TestStanding:
         assert len(encoded.trace.spans) > 1
 
     async def test_a_run_that_is_gone_is_a_row_that_says_so(self, bench: Bench, clock: Clock):
-        [kept] = bench.add(ended(1))
-        async with bench.pipeline(bench.source("casedev")) as line_up:
-            await poll(line_up)
-            async with working(line_up):
-                await until(lambda: states(line_up.ledger) == {kept: EXPORTED})
-                [lost] = bench.add(ended(1, first=1))
-                bench.simulator.fault("casedev", f"{lost}/details", html(404))
-                await poll(line_up)
-                await pass_time(line_up, clock, 1, lambda: states(line_up.ledger) == {kept: EXPORTED, lost: GONE})
+        async with one_of_two_missing(bench) as (line_up, kept, lost):
+            await pass_time(line_up, clock, 1, lambda: states(line_up.ledger) == {kept: EXPORTED, lost: GONE})
             assert row_of(line_up.ledger, lost).reason == "the platform no longer has this run"
             assert bench.details_asked()[lost] == 2
 
     async def test_a_run_that_is_not_there_for_once_is_not_gone(self, bench: Bench, clock: Clock):
         """As where one of several servers behind a balancer says 404 to everything: others come right after it."""
-        [kept] = bench.add(ended(1))
-        async with bench.pipeline(bench.source("casedev")) as line_up:
-            await poll(line_up)
-            async with working(line_up):
-                await until(lambda: states(line_up.ledger) == {kept: EXPORTED})
-                [late] = bench.add(ended(1, first=1))
-                bench.simulator.fault("casedev", f"{late}/details", html(404), times=1)
-                await poll(line_up)
-                await pass_time(line_up, clock, 1, lambda: states(line_up.ledger) == {kept: EXPORTED, late: EXPORTED})
+        async with one_of_two_missing(bench, times=1) as (line_up, kept, late):
+            await pass_time(line_up, clock, 1, lambda: states(line_up.ledger) == {kept: EXPORTED, late: EXPORTED})
 
     @pytest.mark.parametrize(("known", "asked"), [(0, 4), (4, 12)])
     async def test_a_gateway_that_says_404_to_everything_makes_no_run_gone(

@@ -149,10 +149,7 @@ def open_store(url: str, *, read_only: bool, must_exist: bool, migrates: bool) -
                 f"or remove it to start anew (runs of the last days will then be sent again)"
             )
         if not read_only and not is_writable(path):
-            raise LedgerReadOnly(
-                f"the ledger at {path} cannot be written by this user; "
-                f"check its permissions, its folder's and the mount"
-            )
+            raise LedgerReadOnly(_unwritable(path, "by this user"))
         if not read_only and path.stat().st_nlink > 1:
             _leave_one_name(path)
         engine = _engine(f"{path.as_uri()}?mode={'ro' if read_only else 'rw'}", QueuePool)
@@ -364,6 +361,10 @@ def _damaged(where: object, what: str) -> str:
     )
 
 
+def _unwritable(where: object, why: str) -> str:
+    return f"the ledger at {where} cannot be written {why}; check its permissions, its folder's and the mount"
+
+
 def _is_locked(error: BaseException | None) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
@@ -376,7 +377,7 @@ def _words(where: object, error: BaseException | None) -> str:
     if name.startswith("SQLITE_CORRUPT") or what.startswith("no such "):
         return _damaged(where, what)
     if name.startswith("SQLITE_READONLY"):
-        return f"the ledger at {where} cannot be written ({what}); check its permissions, its folder's and the mount"
+        return _unwritable(where, f"({what})")
     if _is_locked(error):
         return (
             f"the ledger at {where} was locked for over {BUSY_TIMEOUT_SECONDS} s ({what}); "
